@@ -32,6 +32,8 @@ class FakeAirflow(LoopbackServer):
         self.is_parsing = True
         self.dags: dict[str, dict[str, Any]] = {}
         self.errors: list[dict[str, Any]] = []
+        self.sources: dict[str, str] = {}
+        self.bundle = "dags"
 
     def settings(self) -> dict[str, str]:
         """
@@ -53,15 +55,15 @@ class FakeAirflow(LoopbackServer):
         self.dags[dag_id] = {
             "dag_id": dag_id,
             "relative_fileloc": f"{dag_id}.py",
-            "bundle_name": "dags",
+            "bundle_name": self.bundle,
             "bundle_version": version,
             "last_parsed_time": at(ended),
             "last_parse_duration": took,
         }
 
-    def break_file(self, path: str, stack: str, *, ended: float = 0) -> None:
-        error = {"filename": path, "stack_trace": stack, "timestamp": at(ended)}
-        self.errors.append(error | {"bundle_name": "dags"})
+    def break_file(self, path: str, stack: str) -> None:
+        error = {"filename": path, "stack_trace": stack, "bundle_name": self.bundle}
+        self.errors.append(error)
 
     def good_answer(self, request: Request) -> Answer:
         path = request.path.removeprefix("/api/v2")
@@ -73,13 +75,16 @@ class FakeAirflow(LoopbackServer):
             )
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return _json(401)
+        if path.startswith("/dagSources/"):
+            return _json(200, {"content": self.sources[path[12:]]})
         if path == "/importErrors":
             return _page(request, "import_errors", self.errors)
         assert path == "/dags", request
         page = _page(request, "dags", list(self.dags.values()))
         if self.is_parsing:
             for name, row in self.dags.items():
-                self.show(name, row["bundle_version"], ended=3600)
+                later = 3600 * len(self.requests)
+                self.show(name, row["bundle_version"], ended=later)
         return page
 
 

@@ -1,8 +1,8 @@
 """
 Airflow's REST API as `s3-sync wait` asks it: that of Airflow 3, and gently.
 
-At most one request a second; a server that is busy or restarts is asked again, each
-time later. Facts about the API are those of apache-airflow 3.3.2.
+At most one page a second, and ten sources; a server that is busy or restarts is asked
+again, each time later. Facts about the API are those of apache-airflow 3.3.2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = "AIRFLOW_API_"
 REQUEST_SECONDS = 60.0
 # Waits before each page, and before each try: a server restarts within a minute.
 PAGE_PAUSE_SECONDS = 1.0
-PAUSES_SECONDS = (0, 2, 4, 8, 16, 30)
+PAUSES_SECONDS = (0.1, 2, 4, 8, 16, 30)
 # Of a busy server, or of a proxy before one that restarts.
 BUSY = {429, 500, 502, 503, 504}
 ANSWER_LIMIT_BYTES = 1 << 25
@@ -64,6 +64,7 @@ class Api:
 
     Args:
         environ: Has its URL, and a token, or user and password.
+        bundle: The name of the bundle that is asked for.
 
     Raises:
         SettingsError: A variable is missing or wrong.
@@ -71,7 +72,7 @@ class Api:
             Neither contains the token or the password.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], bundle: str) -> None:
         url, token, user, password = (
             environ.get(f"{PREFIX}{name}", "").strip()
             for name in ("URL", "TOKEN", "USERNAME", "PASSWORD")
@@ -87,6 +88,7 @@ class Api:
         self.url = url.rstrip("/")
         self._login = {"username": user, "password": password}
         self._headers = {"Content-Type": "application/json"}
+        self._bundle = bundle
         self._opener = build_opener(_AsItIs)
 
     def log_in(self) -> None:
@@ -98,7 +100,7 @@ class Api:
 
     def rows(self, path: str, name: str, right: str) -> list[dict[str, Any]]:
         """
-        Return all rows of a collection, which is read in pages.
+        Return the bundle's rows of a collection, which is read in pages.
 
         Args:
             right: The permission that it needs.
@@ -110,7 +112,7 @@ class Api:
             answer = self.ask(page, right)
             rows += answer[name]
             if not answer[name] or len(rows) >= answer["total_entries"]:
-                return rows
+                return [row for row in rows if row["bundle_name"] == self._bundle]
 
     def ask(self, path: str, right: str = "", body: Any = None) -> Any:
         """

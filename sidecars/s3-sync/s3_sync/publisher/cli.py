@@ -54,7 +54,7 @@ _URL = re.compile(
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
 
 _GATE = "--gate --airflow-python --gate-allow"
-_WRITE = "--sign-key --trusted-keys --force --dry-run --wait --timeout"
+_WRITE = "--sign-key --trusted-keys --force --dry-run --wait --bundle --timeout"
 # Each command: what it does, and its arguments; `?` marks one that may be omitted, and
 # its default.
 COMMANDS = {
@@ -75,8 +75,8 @@ COMMANDS = {
         "url?",
     ),
     "wait": (
-        "wait until Airflow runs the current release",
-        "url? --timeout --trusted-keys",
+        "wait until Airflow runs the current release, or the files of a folder as URL",
+        "url? --bundle --timeout --trusted-keys",
     ),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
@@ -136,6 +136,7 @@ HOW: dict[str, dict[str, Any]] = {
     "--force": _SWITCH,
     "--dry-run": _SWITCH,
     "--wait": _SWITCH,
+    "--bundle": {"default": "dags"},
     "--timeout": {"type": _parsed(duration()), "default": "10m"},
     "--limit": _COUNT,
     "--keep-count": _COUNT,
@@ -164,6 +165,7 @@ after the same
 --force replace what is damaged or not trusted, or end signing; write everything again
 --dry-run show what would be done, but change nothing
 --wait then wait until Airflow runs it, as `s3-sync wait` does
+--bundle name of the bundle in Airflow; default dags (of the chart itself: dags-folder)
 --timeout how long to wait for Airflow; default 10m
 --source-profile the AWS profile for SOURCE; overrides AWS_PROFILE
 --profile the AWS profile for TARGET; overrides AWS_PROFILE
@@ -253,6 +255,9 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     Raises:
         SidecarError: The command failed.
     """
+    if arguments.command == "wait" and not releases.is_url(arguments.url or "s3://"):
+        asked = Api(environ, arguments.bundle)
+        return wait.wait(wait.Folder(arguments.url, asked), asked, arguments.timeout)
     # A diff of two URLs needs no place of its own.
     places = filter(releases.is_url, (arguments.before, arguments.after))
     url = arguments.target or arguments.url or next(places, None)
@@ -261,7 +266,9 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     store = Store(settings, keys, arguments.profile)
     api = None
     if arguments.command == "wait" or (arguments.wait and not arguments.dry_run):
-        api = Api(environ)  # its settings are wrong before anything is published
+        api = Api(
+            environ, arguments.bundle
+        )  # its settings are wrong before anything is published
     airflow = None
     if arguments.gate == AIRFLOW:
         home = environ.get("AIRFLOW_HOME", os.devnull)
@@ -278,15 +285,17 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         is_dry=arguments.dry_run,
         forces=arguments.force,
     )
+    if api is None:
+        return _act(arguments, environ, order, settings)
+    before = wait.errors_before(api)
     report = _act(arguments, environ, order, settings)
-    if api is not None:
-        try:
-            live = wait.wait(store, api, arguments.timeout)
-        except SidecarError as error:
-            return report._replace(failure=error)
-        report.lines.extend(live.lines)
-        report.facts["airflow"] = live.facts
-    return report
+    if "changes" not in report.facts:
+        before = set()
+    try:
+        live = wait.wait(wait.Release(store), api, arguments.timeout, before)
+    except SidecarError as error:
+        return report._replace(failure=error)
+    return releases.Report(report.lines + live.lines, report.facts | live.facts)
 
 
 def _act(

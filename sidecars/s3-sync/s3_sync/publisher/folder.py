@@ -239,7 +239,7 @@ class FileContent(NamedTuple):
 
 
 @_reading()
-def _read(file: Found) -> FileContent:
+def read(file: Found) -> FileContent:
     return FileContent(file.path, Path(file.real).read_bytes(), file.is_executable)
 
 
@@ -371,7 +371,7 @@ def build_parcel(
         OSError: The bundle cannot be written.
     """
     found, left_out = look(folder, exclude)
-    files = write_bundle(map(_read, found), bundle)
+    files = write_bundle(map(read, found), bundle)
     size = bundle.tell()
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()

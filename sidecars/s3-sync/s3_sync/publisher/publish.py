@@ -141,8 +141,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         "left_out": parcel.left_out,
     }
     lines = []
-    count = len(parcel.left_out)
-    if count:
+    if parcel.left_out:
+        count = len(parcel.left_out)
         lines.append(f"Left out: {count} ({', '.join(parcel.left_out):.1000})")
     if before.is_signed and signer is None and not order.forces:
         raise ReleaseError(

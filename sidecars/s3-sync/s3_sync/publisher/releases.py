@@ -321,13 +321,13 @@ def read_names(path: str) -> set[str]:
     found = set()
     # Python has no sys.stdin if the caller has closed the descriptor.
     lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
-    for number, name in enumerate(map(str.strip, lines), 1):
+    for name in map(str.strip, lines):
         digits = catalog.DIGITS.fullmatch(name)
         if digits:
             found.add(f"{BEGINNING}{digits[1]}")
         elif name:
             raise ValueError(
-                f"has neither a revision nor a commit in line {number}: {name!r:.99}"
+                f"has a line with neither a revision nor a commit: {name!r:.99}"
             )
     if not found:
         raise ValueError("is empty; omit it to keep none")

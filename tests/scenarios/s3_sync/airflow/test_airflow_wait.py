@@ -1,5 +1,6 @@
 """`s3-sync wait` and a live Airflow 3, asked by a user with exactly the least rights."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tests.support.airflow.databases import Postgres, skip_without_postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_member, add_role, add_user, grant
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.s3_sync.publishing import Publishing, write_files
+from tests.support.s3_sync.publishing import Publishing, Ran, write_files
+from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.shelf import release_daemon
 
 pytestmark = [pytest.mark.timeout(3_600), pytest.mark.usefixtures("only_in_full")]
@@ -22,8 +24,7 @@ ROWS = """SELECT dag_id, bundle_version, (
     SELECT data -> 'dag' ->> 'description' FROM serialized_dag
     WHERE dag_id = dag.dag_id ORDER BY created_at DESC LIMIT 1
 ) FROM dag WHERE NOT is_stale"""
-# Airflow's default: what was written is not written again so soon.
-UNWRITTEN = {"AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30"}
+LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
 def dag(name: str, description: str) -> bytes:
@@ -33,26 +34,33 @@ def dag(name: str, description: str) -> bytes:
     ).encode()
 
 
-def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_says_when_each_dag_is_read_and_which_file_cannot_be(
+    tmp_path: Path, is_folder: bool
+) -> None:
+    """Of a release; or of a folder, without DAG versions."""
     skip_without_postgres()
     airflow = Airflow.install_or_skip("3")
     dags = tmp_path / "dags"
+    target = tmp_path / "target"
+    more = {"AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30"}  # its default
+    rights = list(RIGHTS)
+    if is_folder:
+        rights.append(("can_read", "DAG Code"))
+        kwargs = {"path": str(target / "current"), "refresh_interval": 1}
+        bundle = {"name": "dags", "classpath": LOCAL, "kwargs": kwargs}
+        more["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([bundle])
     with Postgres() as server, WritableS3() as s3:
         database = airflow.new_postgres(server, tmp_path)
         add_role(database, "deploy")
         add_user(database, "ci", generate_password_hash(PASSWORD, "pbkdf2:sha256"))
         add_member(database, "ci", "deploy")
-        for right in RIGHTS:
+        for right in rights:
             grant(database, "deploy", *right)
-        target = tmp_path / "target"
         with (
             release_daemon(s3, target, interval="1s") as daemon,
             Components(
-                airflow,
-                database.url,
-                tmp_path / "airflow",
-                target / "current",
-                UNWRITTEN,
+                airflow, database.url, tmp_path / "airflow", target / "current", more
             ) as components,
         ):
             settings = {
@@ -61,34 +69,32 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
                 "AIRFLOW_API_PASSWORD": PASSWORD,
             }
             publisher = Publishing(s3, s3.bucket, tmp_path / "home", settings)
-            files = {"one.py": dag("one", "old"), "same.py": dag("same", "same")}
-            first = publisher.succeed("publish", write_files(dags, files))
+
+            def deploy(files: dict[str, bytes]) -> Ran:
+                words = ("publish", write_files(dags, files))
+                if not is_folder:
+                    return publisher.told(*words, "--wait")
+                publisher.succeed(*words)
+                return publisher.told("wait", dags, "--timeout", "2m")
+
+            def check(ran: Ran, files: dict[str, bytes], **described: str) -> None:
+                version = None if is_folder else make_release(files).revision
+                rows = {(name, version, text) for name, text in described.items()}
+                assert rows == set(database.query(ROWS)), ran
+
+            old = {"one.py": dag("one", "old"), "gone.py": dag("gone", "\u00e9")}
+            publisher.succeed("publish", write_files(dags, old))
             daemon.until_synced()
             components.start()
             components.wait_until_answers()
-            live = publisher.succeed("wait")
-            assert ["one", "same"] == live["airflow"]["dags"]
+            check(deploy(old), old, one="old", gone="\u00e9")
 
-            files |= {"one.py": dag("one", "new"), "two.py": dag("two", "new")}
-            done = publisher.succeed("publish", write_files(dags, files), "--wait")
-            revision = done["revision"]
-            assert {
-                ("one", revision, "new"),
-                ("same", revision, "same"),
-                ("two", revision, "new"),
-            } == set(database.query(ROWS))
-            assert ["one", "same", "two"] == sorted(done["airflow"]["dags"])
+            new = {"one.py": dag("one", "new"), "two.py": dag("two", "new")}
+            check(deploy(new), new, one="new", two="new")
 
-            broken = write_files(
-                dags, files | {"two.py": b"import airflow  # dag\n1/0\n"}
-            )
-            ran = publisher.run("publish", broken, "--wait", "--output", "json")
+            ran = deploy(new | {"two.py": b"import airflow  # dag\n1/0\n"})
             assert 4 == ran.code, ran
             assert "two.py:2: Traceback" in ran.err, ran
             assert "ZeroDivisionError: division by zero" in ran.err
 
-            back = publisher.succeed("rollback", first["revision"], "--wait")
-            assert {
-                ("one", first["revision"], "old"),
-                ("same", first["revision"], "same"),
-            } == set(database.query(ROWS)), back
+            check(deploy(old), old, one="old", gone="\u00e9")

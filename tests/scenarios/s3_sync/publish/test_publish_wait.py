@@ -1,15 +1,15 @@
 """`s3-sync wait` and the answers of an Airflow, good and odd."""
 
 import time
-from functools import partial
 
 import pytest
 
 from tests.scenarios.s3_sync.publish.site import A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.http.faults import answer_with, drip, first
-from tests.support.http.loopback import Answer, Exchange, Fault, Match, Request
+from tests.support.http.loopback import Answer, Exchange, Fault, Match
 from tests.support.s3_sync.publishing import write_files
+from tests.support.s3_sync.releases import make_release
 
 STACK = """Traceback (most recent call last):
   File "/opt/dags/versions/1/b.py", line 7, in <module>
@@ -44,49 +44,27 @@ def test_reads_every_page_at_most_once_a_second(
     assert USER["password"] not in ran.out + ran.err
 
 
-def test_a_dag_counts_once_a_parse_began_that_cannot_have_read_the_old_release(
+def test_a_dag_counts_once_it_is_read_again_after_the_release_has_arrived(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
-    """Airflow stores today's version with a file that it read before."""
-    airflow.show("a", revision, ended=10)
-    airflow.show("b", revision, ended=50, took=60)
+    """
+    Airflow stores today's version with what it read before, and nothing for 30 s.
+    """
+    airflow.is_parsing = False
+    looks = iter([(10, 1), (10, 1), (15, 1), (60, 60), (60, 1)])
+
+    def look() -> None:
+        ended, took = next(looks)
+        airflow.show("a", revision, ended=ended, took=took)
+
+    airflow.inject(first(look), of("/dags"))
 
     ran = site.told("wait")
 
-    assert 0 == ran.code, ran
-    assert "0 of 2 DAGs" in ran.err
+    assert [] == list(looks), ran
 
 
-def test_a_dag_counts_only_if_it_is_read_30_s_after_the_release_arrived(
-    site: Site, airflow: FakeAirflow, revision: str
-) -> None:
-    airflow.is_parsing = False
-    airflow.show("a", revision, ended=10)
-
-    def is_look(number: int, _: Request) -> bool:
-        return len(airflow.seen(of("/dags"))) == number
-
-    for number, ended in ((3, 15), (4, 60)):
-        later = first(partial(airflow.show, "a", revision, ended=ended))
-        airflow.inject(later, partial(is_look, number))
-
-    site.succeed("wait")
-
-    assert 4 == len(airflow.seen(of("/dags")))
-
-
-def test_waits_although_its_progress_cannot_be_written(
-    site: Site, airflow: FakeAirflow, revision: str
-) -> None:
-    airflow.show("a", revision, ended=10)
-
-    with open("/dev/full", "w") as full:
-        ran = site.run("wait", stderr=full)
-
-    assert 0 == ran.code and "Live:" in ran.out, ran
-
-
-def test_asks_a_busy_server_again(
+def test_waits_although_the_server_is_busy_and_its_progress_cannot_be_written(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
     """With a token, for which nobody logs in."""
@@ -98,66 +76,56 @@ def test_asks_a_busy_server_again(
     airflow.inject(answer_with(Answer(429)), of("/dags"), times=1)
     airflow.inject(Exchange.reset, of("/importErrors"), times=1)
 
-    site.succeed("wait")
+    with open("/dev/full", "w") as full:
+        ran = site.run("wait", stderr=full)
+
+    assert 0 == ran.code and "Live:" in ran.out, ran
 
 
-def test_an_import_error_that_is_new_fails_with_file_line_and_traceback(
+def test_an_import_error_that_a_release_brings_fails_with_file_line_and_traceback(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
-    airflow.show("a", revision)
-    airflow.break_file("b.py", STACK, ended=-60)
-    site.succeed("wait")
+    """Those from before do not count, unless it was published before, too."""
+    airflow.break_file("old.py", STACK)
+    airflow.show("a", make_release(B).revision)
+    site.publish(B, "--wait")
+
     other = STACK.replace("lost", "gone\x1b[31m")
-    airflow.break_file("b.py", other, ended=60)
-    airflow.errors.append(airflow.errors[-1] | {"bundle_name": "other"})
+    airflow.inject(
+        first(lambda: airflow.break_file("b.py", other)), of("/dags"), times=1
+    )
+    airflow.show("a", make_release(C).revision)
+    broken = ("publish", write_files(site.dags, C), "--wait")
+    ran = site.fails("import_errors", *broken, code=4)
+    airflow.errors.append(airflow.errors[-1] | {"filename": "c.py", "bundle_name": "x"})
+    again = site.fails("import_errors", *broken, code=4)
 
-    ran = site.told("wait")
-
-    assert (4, "import_errors") == (ran.code, ran.facts()["reason"]), ran
-    (problem,) = ran.facts()["problems"]
+    problem = ran.facts()["problems"][0]
     assert ("b.py", 7, other.strip()) == tuple(problem.values())
     assert "b.py:7: Traceback" in ran.err and "\x1b" not in ran.err
+    assert ["b.py", "old.py"] == [one["path"] for one in again.facts()["problems"]]
 
 
-@pytest.mark.parametrize(
-    ("ended", "is_versioned", "advice"),
-    [
-        (60, False, "SidecarDagBundle"),
-        (-60, True, "dag-processor runs"),
-        (60, True, "`/readyz`"),
-    ],
-)
-def test_says_where_a_release_is_stuck(
-    site: Site,
-    airflow: FakeAirflow,
-    revision: str,
-    ended: float,
-    is_versioned: bool,
-    advice: str,
+def test_says_what_to_look_at_if_a_release_is_stuck(
+    site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
-    airflow.is_parsing = False
-    airflow.show("a", revision if is_versioned else None, ended=ended)
+    """Also if Airflow does not say before the publish which errors it has."""
+    airflow.inject(answer_with(Answer(403)), of("/importErrors"), times=1)
+    airflow.show("a", None)
 
     ran = site.refuses("release_not_live", B, "--wait", "--timeout", "4s")
 
-    facts = ran.facts()
-    assert advice in facts["advice"], ran
-    assert facts["revision"] != revision and B == site.current()
-    assert ["a.py"] * is_versioned == [one["path"] for one in facts["problems"]]
+    assert "SidecarDagBundle" in ran.err and "`/readyz`" in ran.err
+    assert "no DAG of the bundle has it" in ran.err and B == site.current()
 
 
-@pytest.mark.parametrize("is_moved", [False, True])
-def test_names_what_is_behind_or_who_published_meanwhile(
-    site: Site, airflow: FakeAirflow, revision: str, is_moved: bool
+def test_names_who_published_meanwhile(
+    site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
-    airflow.is_parsing = False
-    airflow.show("a", revision, ended=10)
-    if is_moved:
-        airflow.inject(first(lambda: site.others_publish(C)), of("/dags"), times=1)
-        site.fails("publish_conflict", "wait")
-        return
-    ran = site.fails("release_not_live", "wait", "--timeout", "4s")
-    assert "a.py: a was read perhaps before the release arrived" in ran.err
+    airflow.show("a", revision)
+    airflow.inject(first(lambda: site.others_publish(C)), of("/dags"), times=1)
+
+    site.fails("publish_conflict", "wait")
 
 
 ODD: dict[str, tuple[str, Fault, str, str]] = {
@@ -170,7 +138,9 @@ ODD: dict[str, tuple[str, Fault, str, str]] = {
                   "`can read on ImportError`"),
     "Airflow 2": ("/auth/token", answer_with(Answer(404)), "airflow_unsupported", "Airflow 3.1"),
     "Airflow 3.0": ("/dags", answer_with(Answer(200, {}, b'{"dags": [{}], "total_entries": 1}')),
-                    "airflow_unsupported", "'bundle_version'"),
+                    "airflow_unsupported", "'bundle_name'"),
+    "no sources": ("/dagSources/a", answer_with(Answer(403)), "airflow_denied",
+                   "`can read on DAG Code`"),
     "no end": ("/dags", answer_with(Answer(200, {}, b'{"dags": [{}], "total_entries": 2000000}')),
                "airflow_unreachable", "in time"),
     "drip": ("/dags", drip(1, 0.5), "airflow_unreachable", "in time"),
@@ -184,8 +154,10 @@ def test_an_answer_that_is_of_no_use_is_one_clear_error_without_the_token(
 ) -> None:
     path, fault, reason, said = ODD[name]
     airflow.inject(fault, of(path))
+    airflow.show("a", revision)
+    what = [site.dags] if "Sources" in path else []
 
-    ran = site.fails(reason, "wait", "--timeout", "4s")
+    ran = site.fails(reason, "wait", *what, "--timeout", "4s")
 
     assert said in ran.err and ran.err.count("\n") == 2, ran
     assert TOKEN not in ran.out + ran.err
@@ -227,3 +199,35 @@ def test_waits_after_a_rollback_and_a_promotion_and_not_for_a_dry_run(
     moved = site.succeed("promote", site.url, site.prd, *there)
 
     assert ["live"] * 2 == [one["airflow"]["result"] for one in (back, moved)]
+
+
+def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
+    site: Site, airflow: FakeAirflow
+) -> None:
+    """Without a bucket; errors that are there at first may be of the files before."""
+    site.environment |= airflow.settings() | {"AWS_BUCKET": ""}
+    files = {f"{name}.py": b"with DAG('x'):\r\n    pass" for name in ("a", "new")}
+    helper = {"lib/helper.py": b"def make(): return DAG()"}
+    folder = write_files(site.dags, files | helper)
+    words = ("wait", folder, "--bundle", "of the chart")
+    airflow.bundle = "of the chart"
+    for name in ("a", "gone", "lib.zip/c"):
+        airflow.show(name, None)
+        airflow.sources[name] = "old"
+    airflow.break_file("new.py", STACK)
+
+    ran = site.fails("import_errors", *words, "--timeout", "4s", code=4)
+    behind = ["new.py", "a.py", "gone.py", "new.py"]
+    assert behind == [one["path"] for one in ran.facts()["problems"]]
+
+    del airflow.dags["gone"]
+    airflow.show("new", None)
+    airflow.sources |= dict.fromkeys(("a", "new"), "with DAG('x'):\n    pass")
+    airflow.forget()
+    airflow.inject(
+        first(airflow.errors.clear),
+        lambda one: bool(airflow.seen(of("/importErrors"))),
+        times=1,
+    )
+    live = site.succeed(*words)["airflow"]
+    assert {"a", "new", "lib.zip/c"} == set(live["dags"])
