@@ -135,7 +135,7 @@ FAULTS: list[tuple[str, str, Situation]] = [
     ("credentials_missing", "", settings(**CODECOMMIT)),
     (
         "credentials_invalid",
-        "the secret_key from env contains",
+        "the secret_key from env is empty, or contains",
         settings(**CODECOMMIT, **KEYS | {"AWS_SECRET_ACCESS_KEY": "hush\n"}),
     ),
     ("region_missing", "127.0.0.1", settings(**CODECOMMIT, **KEYS)),
