@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most
+from tests import ROOT
 from tests.images.container import Image
-from tests.support.airflow.installed import ROOT
 from tests.support.daemon import VENV_BIN
 
 

@@ -13,7 +13,8 @@ from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from tests.support.airflow.installed import ROOT, Airflow, Version
+from tests import ROOT
+from tests.support.airflow.installed import Airflow, Version
 from tests.support.airflow.sync_perm import descendants_of, signal_all
 from tests.support.daemon import SidecarProcess, ask
 from tests.support.program import own_port

@@ -89,8 +89,6 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
                 repair()
                 daemon.wait_for(lambda: not daemon.reason(), "it is over")
                 asked.append([note(samples, daemon)])
-    group = {"name": "airflow-sidecars", "rules": rules()}
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
     samples["up{sidecar='s3-sync'}"] = [1] * len(samples[COUNT])
     test = {
         "interval": "1m",
@@ -111,6 +109,5 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
         ],
     }
     file = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(file))
 
-    assert "" == promtool("test", "rules", "test.yaml", folder=tmp_path)
+    assert "" == promtool(tmp_path, rules(), yaml.safe_dump(file))

@@ -14,10 +14,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests import ROOT
 from tests.chart import files
 from tests.support.aws.servers import ProgramServer
 
-ROOT = Path(__file__).parents[2]
 ANYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 STEPS = {"identity": "ok", "conditional_writes": "ok", "release": "ok", "role": "ok"}
 

@@ -6,24 +6,24 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from docs.__main__ import ROOT, metrics, shared_metrics
+from docs.__main__ import ROOT
 from docs.sidecars import SIDECARS as DOCUMENTED
 from tests.chart.files import SNIPPETS
 from tests.chart.sidecars import Values
+from tests.support.ledger.documented import first_column, metric_tables
 
 ALERTS = Path(__file__).with_name("monitoring") / "alerts.yaml"
-SHARES = Path(__file__).with_name("monitoring") / "slo.yaml"
 MONITORING = SNIPPETS / "monitoring"
-DASHBOARD = MONITORING / "grafana-dashboard.json"
 
 
-def load(name: str) -> Values:
-    said: Values = yaml.safe_load((MONITORING / name).read_text())
+def load(path: Path) -> Values:
+    said: Values = yaml.safe_load(path.read_text())
     return said
 
 
@@ -33,12 +33,15 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-def promtool(*arguments: str, folder: Path) -> str:
+def promtool(folder: Path, found: Sequence[Values], tests: str) -> str:
     """
-    Run promtool in a folder; return its output if it fails, else an empty string.
+    Test rules; return the output of promtool if one fails, else an empty string.
     """
+    groups = {"groups": [{"name": "tested", "rules": found}]}
+    (folder / "rules.yaml").write_text(yaml.safe_dump(groups))
+    (folder / "tests.yaml").write_text(tests)
     done = subprocess.run(
-        ["promtool", *arguments],
+        ["promtool", "test", "rules", "tests.yaml"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -47,8 +50,8 @@ def promtool(*arguments: str, folder: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def rules() -> list[Values]:
-    (group,) = load("prometheus-rule.yaml")["spec"]["groups"]
+def rules(name: str = "prometheus-rule.yaml") -> list[Values]:
+    (group,) = load(MONITORING / name)["spec"]["groups"]
     found: list[Values] = group["rules"]
     return found
 
@@ -61,22 +64,17 @@ def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
     alerts = rules()
     for rule in alerts:
         rule["annotations"].pop("runbook_url")
-    group = {"name": "airflow-sidecars", "rules": alerts}
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
-    shutil.copy(ALERTS, tmp_path)
 
-    assert "" == promtool("test", "rules", ALERTS.name, folder=tmp_path)
+    assert "" == promtool(tmp_path, alerts, ALERTS.read_text())
 
 
 def test_every_alert_is_listed_and_has_a_firing_and_a_silent_promtool_test() -> None:
-    tests = yaml.safe_load(ALERTS.read_text())["tests"]
+    tests = load(ALERTS)["tests"]
     held = [one for test in tests for one in test["alert_rule_test"]]
-    names = sorted(rule["alert"] for rule in rules())
-    table = (MONITORING / "README.md").read_text()
+    alerts = [rule["alert"] for rule in rules()]
+    names = sorted(alerts)
 
-    assert [rule["alert"] for rule in rules()] == re.findall(
-        r"^\| `(\w+)` \|", table, re.MULTILINE
-    )
+    assert alerts == first_column((MONITORING / "README.md").read_text())
     assert names == sorted({one["alertname"] for one in held if "exp_alerts" in one})
     assert names == sorted(
         {one["alertname"] for one in held if "exp_alerts" not in one}
@@ -84,12 +82,11 @@ def test_every_alert_is_listed_and_has_a_firing_and_a_silent_promtool_test() -> 
 
 
 def test_every_expression_names_existing_metrics_of_ours() -> None:
-    shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
-    told = [rule["expr"] for rule in (*rules(), *shares)]
-    panels = json.loads(DASHBOARD.read_text())["panels"]
+    told = [rule["expr"] for rule in (*rules(), *rules("slo-rule.yaml"))]
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    panels = dashboard["panels"]
     told += [target["expr"] for panel in panels for target in panel.get("targets", [])]
-    tables = "".join([shared_metrics(), *(metrics(sidecar) for sidecar in DOCUMENTED)])
-    known = {*re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE)}
+    known = {*first_column(metric_tables())}
     ours = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in DOCUMENTED)])
     named = {name for expr in told for name in re.findall(rf"\b(?:{ours})\w+", expr)}
 
@@ -102,10 +99,9 @@ def test_objective_queries_of_the_page_return_the_expected_shares(
 ) -> None:
     page = (ROOT / "docs/how-to/run-in-production.md").read_text()
     asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(load("slo-rule.yaml")["spec"]))
-    shutil.copy(SHARES, tmp_path)
+    shares = ALERTS.with_name("slo.yaml")
 
-    tests = yaml.safe_load(SHARES.read_text())["tests"]
+    tests = load(shares)["tests"]
     tried = [one["expr"] for test in tests for one in test["promql_expr_test"]]
     assert sorted(asked) == sorted(tried)
-    assert "" == promtool("test", "rules", SHARES.name, folder=tmp_path)
+    assert "" == promtool(tmp_path, rules("slo-rule.yaml"), shares.read_text())

@@ -313,13 +313,12 @@ def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(
     assert [{"type": "Recreate"}] == strategies
 
 
+@pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(7200)
-def test_every_other_output_passes_every_check(request: pytest.FixtureRequest) -> None:
+def test_every_other_output_passes_every_check() -> None:
     """
-    Each one takes half a second, so only with `--full`.
+    Each one takes half a second.
     """
-    if not request.config.getoption("--full"):
-        pytest.skip("thousands of outputs, only with --full")
     for name in sorted(printed.ALL.keys() - printed.FEW.keys()):
         for check in CHECKS:
             check((name,))

@@ -6,18 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from sidecar_values import deployment
 from sidecar_values.files import SOURCE
+from tests import ROOT
 from tests.chart import files, printed
 from tests.chart.printed import choice
 from tests.chart.stacks import PRD
-
-ROOT = Path(__file__).parents[2]
 
 
 def print_values(*words: str) -> subprocess.CompletedProcess[str]:

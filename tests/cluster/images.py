@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 HERE = Path(__file__).parent
 SUPPORT = ROOT / "tests/support"
 S3_SERVER = "VERSITYGW_BIN"

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from demo.kerberos import missing
+from tests import ROOT
 from tests.support.airflow.databases import skip_without_postgres
 from tests.support.airflow.installed import Airflow, Version
 from tests.support.git.git_sync import skip_reason
 from tests.support.program import own_port
-
-ROOT = Path(__file__).parents[2]
 
 
 def played(*module: str, timeout_seconds: float) -> str:

@@ -15,32 +15,37 @@ from docs.__main__ import (
     FILES,
     SHARED_REASONS,
     generated,
-    metrics,
-    shared_metrics,
 )
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime import __version__
 from sidecar_runtime.settings import names_of
-from tests.support.ledger.documented import first_column, section
+from tests import ROOT
+from tests.support.ledger.documented import first_column, metric_tables, section
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
     for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")]
     if not {".venv", "dag_folder", "dist"} & {*path.parts}
 )
-SECTIONS = ["Contract", "Values", "Settings", "Commands", "Probes, metrics, status"]
-SECTIONS += ["Permissions", "Failures", "Limits", "Behavior"]
+SECTIONS = [
+    "Contract",
+    "Values",
+    "Settings",
+    "Commands",
+    "Probes, metrics, status",
+    "Permissions",
+    "Failures",
+    "Limits",
+    "Behavior",
+]
 # Names that the documents mention as wrong, foreign, or of commands only.
 NO_SETTINGS = {
     "S3_SYNC_BUCKET",
     "S3_SYNC_LAYUOT",
     "S3_SYNC_PORT",
     "S3_SYNC_SERVICE_HOST",
+    "S3_SYNC_SIGN_KEY",
 }
-NO_SETTINGS |= {"S3_SYNC_SIGN_KEY"}
-
-LEVELS = {"exception": "error"}
 
 each_sidecar = pytest.mark.parametrize(
     "sidecar", SIDECARS, ids=lambda sidecar: sidecar.name
@@ -58,10 +63,6 @@ def text_of(*folders: Path) -> str:
     return "\n".join(
         path.read_text() for folder in folders for path in sorted(folder.rglob("*.py"))
     )
-
-
-def metric_tables() -> list[str]:
-    return [shared_metrics(), *(metrics(sidecar) for sidecar in SIDECARS)]
 
 
 def anchors(path: Path) -> set[str]:
@@ -90,9 +91,7 @@ def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
                 broken.append(f"{path.relative_to(ROOT)}: {link}")
 
     assert [] == broken
-    pictures = {
-        path for kind in ("png", "svg") for path in (ROOT / "docs").rglob(f"*.{kind}")
-    }
+    pictures = (ROOT / "docs").rglob("*.[ps][nv]g")
     assert set() == {*DOCUMENTS, *pictures} - linked
 
 
@@ -133,7 +132,7 @@ def test_readme_has_the_common_sections_and_all_settings(sidecar: Documented) ->
 def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
     text = path.read_text()
     tests = text_of(ROOT / "tests")
-    known = {name for table in metric_tables() for name in first_column(table)}
+    known = {*first_column(metric_tables())}
     prefixes = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in SIDECARS)])
     ends = "_total|_seconds|_files|_keys|_failures"
 
@@ -163,7 +162,7 @@ def test_exactly_the_logged_events_are_documented_with_their_levels_and_keys() -
     code = text_of(ROOT / "sidecars", ROOT / "runtime")
     call = r"\b(?:log|get_logger\(.*?\))\.(\w+)\(\s*\"(\w+)\"([^()]*)"
     calls = [
-        (event, LEVELS.get(level, level), re.findall(r"\b(\w+)=", rest))
+        (event, level.replace("exception", "error"), re.findall(r"\b(\w+)=", rest))
         for level, event, rest in re.findall(call, code)
     ]
 
@@ -177,7 +176,7 @@ def test_exactly_the_logged_events_are_documented_with_their_levels_and_keys() -
 
 @each_sidecar
 def test_exactly_the_failure_reasons_are_documented(sidecar: Documented) -> None:
-    documented = first_column(section(ROOT / sidecar.readme, "Failures"))
+    documented = first_column(section((ROOT / sidecar.readme).read_text(), "Failures"))
 
     assert set() == {*documented} & {*SHARED_REASONS}
     assert set() == {*sidecar.reasons} - {*documented, *SHARED_REASONS}
@@ -231,10 +230,9 @@ def test_installs_only_packages_pinned_by_hash(path: Path) -> None:
 
 
 def test_labels_contain_no_names_except_principal_and_ccache() -> None:
-    cells = re.findall(
-        r"^\| `\w+` \| \w+ \| (.*?) \|", "".join(metric_tables()), re.MULTILINE
-    )
-    few = {
+    cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", metric_tables(), re.MULTILINE)
+
+    assert {
         "reason",
         "result",
         "operation",
@@ -243,8 +241,6 @@ def test_labels_contain_no_names_except_principal_and_ccache() -> None:
         "name",
         "version",
         "revision",
-    }
-
-    assert few | {"principal", "ccache"} == {
-        label for cell in cells for label in re.findall(r"\w+", cell)
-    }
+        "principal",
+        "ccache",
+    } == {*re.findall(r"\w+", " ".join(cells))}

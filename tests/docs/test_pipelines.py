@@ -20,6 +20,7 @@ from tests.chart import files
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
+from tests.support.ledger.documented import section
 from tests.support.s3_sync.publishing import (
     EXAMPLES_PREFIX,
     GITHUB,
@@ -70,15 +71,8 @@ def block(language: str, title: str) -> str:
     """
     Return the code block of a section.
     """
-    section = re.search(
-        rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE
-    )
-    assert section
-    found = re.search(
-        rf"^```{language}\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE
-    )
-    assert found
-    return found[1]
+    below = section(PAGE, title).partition(f"```{language}\n")[2]
+    return below.partition("```")[0]
 
 
 def github() -> tuple[str, dict[str, str]]:

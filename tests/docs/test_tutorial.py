@@ -15,13 +15,13 @@ import pytest
 import yaml
 from botocore.config import Config
 
+from tests import ROOT
 from tests.chart import files
 from tests.chart.sidecars import environment
 from tests.support.aws.servers import MotoServer
 from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs/tutorial/from-an-empty-registry.md").read_text()
 BUCKET = "my-airflow-dags"
 CLUSTER = "my-cluster"

@@ -4,13 +4,11 @@ The image under test.
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.images.container import Image
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from tests import ROOT
 from tests.images.container import Image
 from tests.support.package_mirror import PackageMirror
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = {
     path.parent.parent.name: path.parent.name
     for path in ROOT.glob("sidecars/*/*/__main__.py")

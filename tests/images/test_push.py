@@ -19,12 +19,12 @@ from pathlib import Path
 import boto3
 import pytest
 
+from tests import ROOT
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY
 from tests.support.aws.servers import MotoServer
 from tests.support.http.fake_proxy import FakeProxy
 from tests.support.registry import ACCOUNT, PASSWORD, Registry
 
-ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
 ECR = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 PLATFORMS = "linux/amd64,linux/arm64"

@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, Self
 
-from tests.mutants.faults import ROOT, tracked
+from tests import ROOT
+from tests.mutants.faults import tracked
 from tests.mutants.trace import Notes
 
 TEST_TIMEOUT_SECONDS = 120

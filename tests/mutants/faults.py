@@ -16,7 +16,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 # All other Python is the product, wherever it lives.
 AROUND = ("bench", "charts-snippets", "demo", "docs", "scripts", "soak", "tests")
 

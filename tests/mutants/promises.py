@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.faults import ROOT
+from tests import ROOT
 
 FOLDER = Path(__file__).with_name("promises")
 

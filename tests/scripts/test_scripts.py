@@ -7,9 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests import ROOT
 from tests.support.scripts import script
 
-ROOT = Path(__file__).parents[2]
 REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/data"
 
 

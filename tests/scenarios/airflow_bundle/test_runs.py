@@ -10,10 +10,11 @@ from random import Random
 import pytest
 
 from demo.airflow.components import Components
+from tests import ROOT
 from tests.conftest import Counts
 from tests.support.airflow.asking import STORE
 from tests.support.airflow.databases import Postgres, skip_without_postgres
-from tests.support.airflow.installed import ROOT, Airflow
+from tests.support.airflow.installed import Airflow
 from tests.support.airflow.runs import TASKS, Notes, Runs
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.s3_sync.shelf import Shelf, release_daemon

@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests import ROOT
 from tests.scenarios.sync_perm.conftest import (
     SUPPORTED,
     StartSyncPerm,
@@ -22,7 +23,7 @@ from tests.scenarios.sync_perm.standin import (
     small,
 )
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
-from tests.support.airflow.installed import ROOT, Airflow
+from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents, grants_on
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.program import own_port

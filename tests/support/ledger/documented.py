@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from docs.__main__ import SHARED_REASONS
+from docs.__main__ import SHARED_REASONS, metrics, shared_metrics
 from docs.sidecars import SIDECARS, Documented
 from s3_sync.publisher import cli
 from sidecar_runtime.settings import names_of
+from tests import ROOT
 
-ROOT = Path(__file__).parents[3]
 ANY = "every sidecar"
 """In place of a sidecar: one of them is enough."""
 COMMANDS = {
@@ -46,14 +45,12 @@ class Name(NamedTuple):
         return f"{self.sidecar}: {self.kind} {self.name}"
 
 
-def section(path: Path, title: str) -> str:
+def section(text: str, title: str) -> str:
     """
-    Return the text below a level-2 heading.
+    Return what is below a level-2 heading of a page.
     """
-    match = re.search(
-        rf"^## {title}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE
-    )
-    assert match, f"{path} has no section {title}"
+    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert match, f"there is no section {title}"
     return match[1]
 
 
@@ -63,6 +60,13 @@ def first_column(text: str) -> list[str]:
     """
     cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", text, re.MULTILINE)
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def metric_tables() -> str:
+    """
+    Return the tables of the metrics of all sidecars.
+    """
+    return "\n".join([shared_metrics(), *map(metrics, SIDECARS)])
 
 
 def documented() -> set[Name]:
@@ -78,7 +82,7 @@ def documented() -> set[Name]:
 
 
 def _of(sidecar: Documented) -> Iterator[Name]:
-    readme = ROOT / sidecar.readme
+    readme = (ROOT / sidecar.readme).read_text()
     for setting in names_of(sidecar.settings, sidecar.prefix):
         yield Name(sidecar.name, "setting", setting)
     for reason in first_column(section(readme, "Failures")):
@@ -91,7 +95,7 @@ def _of(sidecar: Documented) -> Iterator[Name]:
         yield Name(sidecar.name, "readyz", status)
     for command in COMMANDS.get(sidecar.name, ("check",)):
         yield Name(sidecar.name, "command", command)
-    for field in fields_of_record(readme.read_text()):
+    for field in fields_of_record(readme):
         yield Name(sidecar.name, "field", field)
 
 

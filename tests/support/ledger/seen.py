@@ -21,7 +21,8 @@ from typing import Any
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime.metrics import Metric
 from sidecar_runtime.settings import changed_settings
-from tests.support.ledger.documented import ANY, ROOT, Name, documented
+from tests import ROOT
+from tests.support.ledger.documented import ANY, Name, documented
 
 PROGRAMS = {
     "s3-sync": "s3-sync",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests import ROOT
 
 
 def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
