@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
-from bench.measure import Cost, cpu_seconds, during, run
+from bench.measure import Cost, cpu_seconds, during, rss_mib, run
 from bench.report import deliver, options, seconds, table, times, version_of
 from sidecar_runtime.settings import specs_of
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
-from tests.support.airflow.installed import AccessControl, Airflow, copy_postgres
+from tests.support.airflow.installed import AccessControl, Airflow, copy_of
 from tests.support.airflow.permissions import grants_on
 from tests.support.airflow.sync_perm import SYNC_PERM, SyncPerm
 from tests.support.waiting import wait_until
@@ -185,7 +185,7 @@ class Bench:
         """
         Yield a copy of a database that may be changed; drop it afterwards.
         """
-        copy = copy_postgres(self.server, database, self.folder)
+        copy = copy_of(database, self.folder)
         yield copy
         self.server.drop(copy)
 
@@ -222,7 +222,7 @@ class Bench:
 
             spent = during(daemon.pid, pass_polls)
             poll = spent.cpu_seconds / (daemon.quiet_polls() - first)
-            self.rss_mib.append(daemon.rss_mib())
+            self.rss_mib.append(rss_mib(daemon.pid))
         with self.sidecar(database, {"INTERVAL": "1h"}) as daemon:
             daemon.wait_until_good(SECONDS)
             rest = during(daemon.pid, lambda: time.sleep(REST_SECONDS))

@@ -17,7 +17,7 @@ import psycopg2
 from soak.station import Reader, Station, between
 from tests.support.airflow import permissions
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
-from tests.support.airflow.installed import AccessControl, Airflow, copy_postgres
+from tests.support.airflow.installed import AccessControl, Airflow, copy_of
 from tests.support.airflow.sync_perm import SyncPerm, descendants_of, signal_all
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
@@ -389,7 +389,7 @@ class SyncPermissions(Station):
         Write DAGs, and let Airflow compute what is wanted.
         """
         self.airflow.write_dags(self.database, self.home, dags)
-        copy = copy_postgres(self.server, self.database, self.home)
+        copy = copy_of(self.database, self.home)
         self.airflow.full_sync(copy, self.home)
         self.wanted = permissions.contents(copy)
         self.server.drop(copy)

@@ -8,11 +8,46 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from tests.support.machine.clocks import forget_clock
 from tests.support.waiting import wait_until
 
 START_SECONDS = 60.0
+
+
+class Program:
+    """
+    A server, started by `start` or by a `with` statement.
+
+    `stop` followed by `start` is an outage: the same address answers again, with the
+    same data unless it was only in memory.
+    """
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """
+        Start answering; a later start uses the same port.
+        """
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """
+        Kill it, if it runs: from now on, connections are refused.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            forget_clock(self._process.pid)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def keep_port(host: str, port: int = 0) -> socket.socket:

@@ -6,12 +6,12 @@ password.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from urllib3 import BaseHTTPResponse, PoolManager, make_headers
 
 from tests.support.http.certificates import self_signed
-from tests.support.program import listens, own_port, start_server
+from tests.support.program import Program, listens, own_port, start_server
 
 ACCOUNT = "123456789012"
 PASSWORD = f"{ACCOUNT}-auth-token"
@@ -26,10 +26,9 @@ KINDS_OF_MANIFEST = (
 )
 
 
-class Registry:
+class Registry(Program):
     """
-    `docker-registry` (Debian's package of the CNCF's distribution), started by a `with`
-    statement.
+    `docker-registry` (Debian's package of the CNCF's distribution).
 
     Attributes:
         certificate: The certificate that clients of a protected registry must trust.
@@ -52,21 +51,16 @@ class Registry:
             _, self.certificate = self_signed(folder, *hosts)
             (folder / "htpasswd").write_text(HTPASSWD)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._process = start_server(
             self._command(),
             self._folder / "log",
             lambda: listens("127.0.0.1", self.port),
         )
-        return self
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
 
     def tags(self, repository: str) -> list[str]:
         """

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.airflow.installed import ROOT, Airflow
+from tests import ROOT
+from tests.support.airflow.installed import Airflow
 from tests.support.dialogue import Dialogue, dialogue
 
 CHILD = Path(__file__).with_name("bundle_child.py")

@@ -23,7 +23,7 @@ import psycopg2
 import pymysql
 import pytest
 
-from tests.support.program import own_port, start_server
+from tests.support.program import Program, own_port, start_server
 
 USER = "airflow"
 PASSWORD = "Pa55-of-the-suite"
@@ -35,16 +35,16 @@ Row = tuple[Any, ...]
 _numbers = itertools.count(1)
 
 
-def find_program(name: str) -> str | None:
+def find_program(name: str) -> str:
     """
     Return the path of a server program, also outside of PATH, where Debian installs
-    many.
+    many; empty if it is missing.
     """
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join(
         [*map(str, folders), os.environ.get("PATH", ""), "/usr/sbin"]
     )
-    return shutil.which(name, path=path)
+    return shutil.which(name, path=path) or ""
 
 
 def missing_programs(*names: str) -> str:
@@ -52,7 +52,7 @@ def missing_programs(*names: str) -> str:
     Return the reason to skip, which lists the missing programs; empty if none is
     missing.
     """
-    missing = [name for name in names if find_program(name) is None]
+    missing = [name for name in names if not find_program(name)]
     return f"needs {', '.join(missing)}: make setup-test as root" if missing else ""
 
 
@@ -71,7 +71,7 @@ def skip_without_postgres() -> None:
     skip_without("postgres", "initdb", "psql", "pg_dump")
 
 
-class Server(ABC):
+class Server(Program, ABC):
     """
     A server on a loopback port; `stop` followed by `start` is an outage that keeps all
     data.
@@ -89,7 +89,6 @@ class Server(ABC):
         self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
         self.port = own_port(host)
-        self._process: subprocess.Popen[bytes] | None = None
         if os.getuid() == 0:
             shutil.chown(self.folder, SYSTEM_USER)
 
@@ -100,7 +99,7 @@ class Server(ABC):
         """
 
     @abstractmethod
-    def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
+    def connect(self, database: str) -> Any:
         """
         Return a DB-API connection in autocommit mode.
         """
@@ -128,16 +127,9 @@ class Server(ABC):
         End the server and its connections immediately, unless it is already stopped.
         """
         if self._process is not None:
-            self.send_signal(self.end_signal)
+            self._process.send_signal(self.end_signal)
             self._process.wait(30)
             self._process = None
-
-    def send_signal(self, number: signal.Signals) -> None:
-        """
-        Send a signal to the main process.
-        """
-        assert self._process is not None
-        os.kill(self._process.pid, number)
 
     def __enter__(self) -> Self:
         try:
@@ -188,15 +180,33 @@ class Database:
             return list(cursor.fetchall()) if cursor.description else []
 
 
-class Postgres(Server):
+class PostgresProtocol(Server):
+    """
+    A server for PostgreSQL's clients.
+    """
+
+    scheme = "postgresql"
+    first_database = "postgres"
+
+    def connect(self, database: str) -> Any:
+        connection = psycopg2.connect(
+            host=self.host,
+            port=self.port,
+            dbname=database,
+            user=USER,
+            password=PASSWORD,
+        )
+        connection.autocommit = True
+        return connection
+
+
+class Postgres(PostgresProtocol):
     """
     PostgreSQL without protection against power cuts; `USER` owns every database.
 
     Clients from any address can log in with the password.
     """
 
-    scheme = "postgresql"
-    first_database = "postgres"
     end_signal = signal.SIGINT
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -206,7 +216,7 @@ class Postgres(Server):
         secret.chmod(0o644)
         subprocess.run(
             [
-                str(find_program("initdb")),
+                find_program("initdb"),
                 f"--pgdata={self.folder}/data",
                 f"--username={USER}",
                 f"--pwfile={secret}",
@@ -234,22 +244,11 @@ class Postgres(Server):
         }
         given = [f"--{name}={value}" for name, value in options.items()]
         return [
-            str(find_program("postgres")),
+            find_program("postgres"),
             f"-D{self.folder}/data",
             f"-p{self.port}",
             *given,
         ]
-
-    def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
-        connection = psycopg2.connect(
-            host=self.host,
-            port=self.port,
-            dbname=database,
-            user=user,
-            password=password,
-        )
-        connection.autocommit = True
-        return connection
 
     def new_database(self, template: str = "template0") -> Database:
         """
@@ -268,14 +267,11 @@ class Postgres(Server):
         )
 
 
-class PgBouncer(Server):
+class PgBouncer(PostgresProtocol):
     """
     PgBouncer in transaction mode, as in the official chart; serves all databases of a
     server.
     """
-
-    scheme = "postgresql"
-    first_database = "postgres"
 
     def __init__(self, postgres: Postgres) -> None:
         super().__init__()
@@ -298,14 +294,7 @@ class PgBouncer(Server):
         )
 
     def command(self) -> list[str]:
-        return [
-            str(find_program("pgbouncer")),
-            "--quiet",
-            str(self.folder / "pgbouncer.ini"),
-        ]
-
-    def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
-        return Postgres.connect(self, database, user, password)  # type: ignore[arg-type]
+        return [find_program("pgbouncer"), "--quiet", f"{self.folder}/pgbouncer.ini"]
 
 
 class MariaDb(Server):
@@ -331,7 +320,7 @@ class MariaDb(Server):
         super().__init__()
         program, *options = self.installs
         subprocess.run(
-            [str(find_program(program)), *options, f"--datadir={self.folder}/data"],
+            [find_program(program), *options, f"--datadir={self.folder}/data"],
             check=True,
             capture_output=True,
             cwd="/",
@@ -345,7 +334,7 @@ class MariaDb(Server):
 
     def command(self) -> list[str]:
         return [
-            str(find_program(self.program)),
+            find_program(self.program),
             "--no-defaults",
             f"--datadir={self.folder}/data",
             "--bind-address=127.0.0.1",
@@ -360,13 +349,13 @@ class MariaDb(Server):
             *self.options,
         ]
 
-    def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
+    def connect(self, database: str) -> Any:
         return pymysql.connect(
             host="127.0.0.1",
             port=self.port,
             database=database,
-            user=user,
-            password=password,
+            user=USER,
+            password=PASSWORD,
             autocommit=True,
         )
 
@@ -414,7 +403,7 @@ def skip_without_mysql() -> None:
     Skip if `mysqld` is missing, or MariaDB's.
     """
     path = find_program(MySql.program)
-    if path is None or Path(path).resolve().name == MariaDb.program:
+    if not path or Path(path).resolve().name == MariaDb.program:
         pytest.skip("needs MySQL's own mysqld on PATH, which Debian does not have")
 
 

@@ -12,9 +12,9 @@ from typing import Any, Literal, Self, get_args
 
 import pytest
 
+from tests import ROOT
 from tests.support.airflow.databases import Database, MariaDb, Postgres, find_program
 
-ROOT = Path(__file__).parents[3]
 CLI_SECONDS = 1_800.0
 WITHOUT_KUBERNETES = Path(__file__).with_name("without_kubernetes")
 """A PYTHONPATH for Airflow 2, which otherwise imports Kubernetes' client: 0.7 s of CPU."""
@@ -225,21 +225,6 @@ class Airflow:
             self.run(database, home, "airflow", "sync-perm")
 
 
-def copy_postgres(server: Postgres, database: Database, folder: Path) -> Database:
-    """
-    Copy a PostgreSQL database while other processes are connected to it.
-
-    Args:
-        folder: The folder for the temporary dump.
-    """
-    dump = folder / f"{database.name}.sql"
-    _dump(database, dump)
-    copy = server.new_database()
-    _load(copy, dump)
-    dump.unlink()
-    return copy
-
-
 def copy_of(database: Database, folder: Path) -> Database:
     """
     Copy a database of any kind while other processes are connected to it.
@@ -250,7 +235,12 @@ def copy_of(database: Database, folder: Path) -> Database:
     if isinstance(database.server, MariaDb):
         return database.server.copy(database)
     assert isinstance(database.server, Postgres)
-    return copy_postgres(database.server, database, folder)
+    dump = folder / f"{database.name}.sql"
+    _dump(database, dump)
+    copy = database.server.new_database()
+    _load(copy, dump)
+    dump.unlink()
+    return copy
 
 
 def _dump(database: Database, path: Path) -> None:
@@ -269,8 +259,5 @@ def _load(database: Database, path: Path) -> None:
 
 
 def _tool(name: str, database: Database, *arguments: str) -> None:
-    path = find_program(name)
-    assert path
-    subprocess.run(
-        [path, f"--dbname={database.url}", *arguments], check=True, capture_output=True
-    )
+    command = [find_program(name), f"--dbname={database.url}", *arguments]
+    subprocess.run(command, check=True, capture_output=True)

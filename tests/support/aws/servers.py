@@ -14,11 +14,10 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import boto3
 import pytest
@@ -27,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
-from tests.support.program import listens, own_port, start_server
+from tests.support.program import Program, listens, own_port, start_server
 
 NAME_BYTES = 200
 NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -37,19 +36,12 @@ REGION = "us-east-1"
 _numbers = itertools.count(1)
 
 
-class S3Server(ABC):
+class S3Server(Program, ABC):
     """
-    An S3 server on one address, started by `start` or by a `with` statement.
-
-    `stop` followed by `start` is an outage: the same endpoint answers again, with the
-    same objects unless they were only in memory.
+    An S3 server on one address.
     """
 
     name: str
-    honors_conditions = True
-    """
-    Whether a PUT can be conditional.
-    """
     is_atomic = True
     """
     Whether it looks at a condition and writes in one step.
@@ -80,25 +72,6 @@ class S3Server(ABC):
         Whether it accepts this key and lists it unchanged.
         """
         return True
-
-    @abstractmethod
-    def start(self) -> None:
-        """
-        Start answering; a later start uses the same port.
-        """
-
-    @abstractmethod
-    def stop(self) -> None:
-        """
-        Stop answering: connections are refused.
-        """
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def endpoint(self) -> str:
@@ -137,7 +110,7 @@ class S3Server(ABC):
             )
         return self._client
 
-    def new_bucket(self, stem: str = "bucket") -> str:
+    def new_bucket(self, stem: str) -> str:
         """
         Create a bucket with a unique name, `<stem>-<number>`, and return the name.
         """
@@ -186,7 +159,6 @@ class ProgramServer(S3Server):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -205,12 +177,6 @@ class ProgramServer(S3Server):
         log = self.folder / f"{self.name}.log"
         self._process = start_server(self.command(), log, self.answers, environment)
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
 
 class RcloneServer(ProgramServer):
     """
@@ -222,13 +188,17 @@ class RcloneServer(ProgramServer):
     """
 
     name = "rclone"
-    honors_conditions = False
 
     def command(self) -> list[str]:
-        program = str(Path(sys.executable).parent / "rclone")
-        keys = f"--auth-key={self.access_key},{self.secret_key}"
-        address = f"--addr={self.host}:{self.port}"
-        return [program, "serve", "s3", address, keys, "--config=", ":memory:"]
+        return [
+            str(Path(sys.executable).with_name("rclone")),
+            "serve",
+            "s3",
+            f"--addr={self.host}:{self.port}",
+            f"--auth-key={self.access_key},{self.secret_key}",
+            "--config=",
+            ":memory:",
+        ]
 
 
 class BuiltServer(ProgramServer):
@@ -281,15 +251,16 @@ class VersityServer(BuiltServer):
         versions = self.folder / "versions"
         for folder in (objects, facts, versions):
             folder.mkdir(exist_ok=True)
-        keys = [f"--access={self.access_key}", f"--secret={self.secret_key}"]
-        kept = [f"--sidecar={facts}", f"--versioning-dir={versions}"]
-        where = ["posix", *kept, str(objects)]
         return [
             self.program,
             f"--port={self.host}:{self.port}",
-            *keys,
+            f"--access={self.access_key}",
+            f"--secret={self.secret_key}",
             "--quiet",
-            *where,
+            "posix",
+            f"--sidecar={facts}",
+            f"--versioning-dir={versions}",
+            str(objects),
         ]
 
 
@@ -306,28 +277,18 @@ class MinioServer(BuiltServer):
         objects = self.folder / "objects"
         objects.mkdir(exist_ok=True)
         key = base64.b64encode(bytes(32)).decode()
-        variables = [
-            *(
-                f"MINIO_ROOT_USER={self.access_key}",
-                f"MINIO_ROOT_PASSWORD={self.secret_key}",
-            ),
-            *(
-                f"MINIO_KMS_SECRET_KEY=tests:{key}",
-                "MINIO_UPDATE=off",
-                f"HOME={self.folder}",
-            ),
-        ]
-        addresses = [
-            f"--address={self.host}:{self.port}",
-            "--console-address=127.0.0.1:0",
-        ]
         return [
             "env",
-            *variables,
+            f"MINIO_ROOT_USER={self.access_key}",
+            f"MINIO_ROOT_PASSWORD={self.secret_key}",
+            f"MINIO_KMS_SECRET_KEY=tests:{key}",
+            "MINIO_UPDATE=off",
+            f"HOME={self.folder}",
             self.program,
             "server",
             "--quiet",
-            *addresses,
+            f"--address={self.host}:{self.port}",
+            "--console-address=127.0.0.1:0",
             str(objects),
         ]
 
@@ -402,6 +363,12 @@ class S3ProxyServer(BuiltServer):
             "jclouds.provider=filesystem-nio2\n"
             f"jclouds.filesystem.basedir={objects}\n"
         )
-        main = "org.gaul.s3proxy.Main"
-        jars = f"{self.program}/*"
-        return ["java", "-Xmx500m", "-cp", jars, main, "--properties", str(config)]
+        return [
+            "java",
+            "-Xmx500m",
+            "-cp",
+            f"{self.program}/*",
+            "org.gaul.s3proxy.Main",
+            "--properties",
+            str(config),
+        ]

@@ -10,11 +10,10 @@ import pwd
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from tests.support.program import listens, own_port, start_server
+from tests.support.program import Program, listens, own_port, start_server
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -29,11 +28,9 @@ def skip_without_sshd() -> None:
         )
 
 
-class SshServer:
+class SshServer(Program):
     """
-    An sshd that accepts one key; a `with` statement starts it.
-
-    `stop` followed by `start` is an outage on the same port.
+    An sshd that accepts one key.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +42,6 @@ class SshServer:
         """
         self.folder = folder
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, mode=0o700)
         for name in ("host_key", "client_key"):
             self.make_key(folder / name)
@@ -101,17 +97,7 @@ class SshServer:
         lines = [key.with_name(f"{key.name}.pub").read_text() for key in keys]
         (self.folder / "authorized_keys").write_text("".join(lines))
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def start(self) -> None:
-        """
-        Start listening; a later start uses the same port.
-        """
         assert SSHD is not None
         self.port = self.port or own_port()
         if os.getuid() == 0:
@@ -130,12 +116,3 @@ class SshServer:
             lambda: listens("127.0.0.1", self.port),
             start_new_session=True,
         )
-
-    def stop(self) -> None:
-        """
-        Refuse connections from now on.
-        """
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            self._process = None

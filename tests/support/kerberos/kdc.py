@@ -17,12 +17,11 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from tests.support.machine.clocks import forget_clock, libfaketime
-from tests.support.program import listens, own_port, start_server
+from tests.support.machine.clocks import libfaketime
+from tests.support.program import Program, listens, own_port, start_server
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 REALM = "EXAMPLE.TEST"
@@ -45,11 +44,9 @@ def skip_without_kdc() -> None:
         )
 
 
-class Kdc:
+class Kdc(Program):
     """
-    A realm with one KDC on one address, UDP and TCP; a `with` statement starts it.
-
-    `stop` followed by `start` is an outage that keeps port and principals.
+    A realm with one KDC on one address, UDP and TCP.
     """
 
     def __init__(
@@ -68,7 +65,6 @@ class Kdc:
         self.realm = realm
         self.port = 0
         self.clock_offset_seconds = 0
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
@@ -87,13 +83,6 @@ class Kdc:
             "KRB5_CONFIG": str(self.folder / "krb5.conf"),
             "KRB5_KDC_PROFILE": str(self.folder / "kdc.conf"),
         }
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self, clock_offset_seconds: int = 0) -> None:
         """
@@ -116,16 +105,6 @@ class Kdc:
             }
         is_up, said = (lambda: listens(self.host, self.port)), self.folder / "said"
         self._process = start_server(["krb5kdc", "-n"], said, is_up, environment)
-
-    def stop(self) -> None:
-        """
-        Kill the KDC; from now on, connections are refused.
-        """
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            forget_clock(self._process.pid)
-            self._process = None
 
     def hang(self) -> None:
         """
