@@ -24,7 +24,7 @@ from bench.report import deliver, options, seconds, table, version_of
 from bench.s3_store import BUCKET, PREFIX, Store, one_shot, open_store
 from bench.s3_sync import LAYOUTS, RELEASE
 from tests.support.airflow.installed import Airflow
-from tests.support.dialogue import Dialogue, dialogue
+from tests.support.dialogue import Dialogue
 from tests.support.git.git_server import GitServer
 from tests.support.s3_sync.scripted import published
 
@@ -141,7 +141,7 @@ def measure(
 
     def do(deed: str, **kwargs: Any) -> tuple[Cost, str | None]:
         line = {"do": deed, "class": CLASSES[name], "kwargs": kwargs}
-        answer = json.loads(child.ask(json.dumps(line)))
+        answer = child.ask(line)
         found = published(Path(answer["path"]))
         found = {path: text for path, text in found.items() if ".git/" not in path}
         assert published(store.source) == found, answer["path"]
@@ -187,7 +187,10 @@ def pod(
         **{f"AIRFLOW_CONN_{key}": json.dumps(one) for key, one in connections.items()},
     }
     program: list[str | Path] = [airflow / "python", "-P", CHILD]
-    with dialogue(program, environment, folder.with_suffix(".log")) as child:
+    with (
+        folder.with_suffix(".log").open("w") as log,
+        Dialogue(program, environment, log) as child,
+    ):
         yield child
 
 

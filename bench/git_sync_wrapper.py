@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
 from bench.images import install
-from bench.measure import Cost, during, least, median, run
+from bench.measure import Cost, during, least, median, rss_mib, run
 from bench.report import deliver, options, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess, ask
 from tests.support.git.git_sync import (
@@ -136,7 +136,7 @@ def poll(here: GitSite, name: str) -> Cost:
         spent = during(process.pid, lambda: wait_for_polls(before + POLLS))
         count = wait_for_polls(0) - before
         return Cost(
-            spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib()
+            spent.cpu_seconds / count, spent.wall_seconds / count, rss_mib(process.pid)
         )
 
 

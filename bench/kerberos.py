@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_seconds, none_of
 from bench.images import size_over_base
-from bench.measure import Cost, cpu_seconds, least, run
+from bench.measure import Cost, cpu_seconds, least, rss_mib, run
 from bench.report import deliver, options, seconds, table, version_of
 from tests.support.kerberos.kdc import PATH, Kdc, skip_without_kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
@@ -144,7 +144,7 @@ def refreshes(here: Site, count: int) -> tuple[float, float, float, float]:
             here.refresh(daemon)
         ours.append((cpu_seconds(daemon.pid) - before) / count)
         theirs += [kinit(here, here.config) for _ in range(count)]
-    idle_mib = daemon.rss_mib()
+    idle_mib = rss_mib(daemon.pid)
     daemon.kill()
     return min(ours), least(theirs).cpu_seconds, first, idle_mib
 

@@ -164,15 +164,13 @@ class SidecarProcess:
                 if line.startswith("{"):
                     with contextlib.suppress(ValueError):
                         event = json.loads(line)
-                if isinstance(event, dict):
-                    self._witness.event(event)
-                else:
-                    self._witness.output(line)
                 with self._news:
-                    if isinstance(event, dict):
-                        self.events.append(event)
-                    else:
+                    if event is None:
+                        self._witness.output(line)
                         self.stray_lines.append(line)
+                    else:
+                        self._witness.event(event)
+                        self.events.append(event)
                     self._news.notify_all()
 
     def __enter__(self) -> Self:
@@ -261,7 +259,7 @@ class SidecarProcess:
         self.wait_until_synced()
         return self
 
-    def sync(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
+    def sync(self) -> Event:
         """
         Trigger a cycle with SIGHUP, and wait for the end of a cycle that started
         afterwards.
@@ -278,7 +276,7 @@ class SidecarProcess:
             "cycle_started",
             ("cycle_finished", "cycle_failed"),
         ):
-            event = self.wait_for_event(step, timeout_seconds, after=seen)
+            event = self.wait_for_event(step, after=seen)
             seen = self.events.index(event, seen) + 1
         return event
 
@@ -373,15 +371,6 @@ class SidecarProcess:
             forget_clock(self.pid)
             for thread in self._threads:
                 thread.join(5)
-
-    def rss_mib(self) -> float:
-        """
-        Return the resident memory of the process in MiB (VmRSS).
-        """
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("no VmRSS")
 
     def wait_for(
         self,

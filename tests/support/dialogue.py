@@ -1,66 +1,66 @@
 """
-A program that answers each line of its standard input with one line.
+A program that answers each order on its standard input; both are a line of JSON.
 """
 
+import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any, Self
 
 
 class Dialogue:
     """
-    A running program.
+    The side that gives the orders; at the end of a `with` statement, the program has
+    read all of its input.
     """
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process = process
+    def __init__(
+        self,
+        program: Sequence[str | Path],
+        environment: Mapping[str, str] | None = None,
+        log: IO[str] | None = None,
+    ) -> None:
+        """
+        Start the program.
+
+        Args:
+            environment: Its complete environment; None = that of the tests.
+            log: The file for its standard error; None = that of the tests.
+        """
         self._log = log
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ask(self, line: str) -> str:
-        """
-        Send a line and return the program's answer.
-
-        Raises:
-            RuntimeError: The program ended without an answer; the text is the end of
-                its log.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"no answer to {line}: {self._log.read_text()[-2000:]}")
-        return answer.rstrip("\n")
-
-
-@contextmanager
-def dialogue(
-    program: Sequence[str | Path], environment: Mapping[str, str], log: Path
-) -> Iterator[Dialogue]:
-    """
-    Run a program during a `with` statement, and kill it at the end.
-
-    Args:
-        environment: Its complete environment.
-        log: The file for its standard error.
-    """
-    with (
-        log.open("w") as said,
-        subprocess.Popen(
+        self._process = subprocess.Popen(
             program,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=log,
             text=True,
-        ) as process,
-    ):
-        try:
-            yield Dialogue(process, log)
-        finally:
-            process.kill()
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def ask(self, order: Mapping[str, object]) -> Any:
+        """
+        Give an order, and return the answer.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Any:
+        """
+        Return the next answer.
+
+        Raises:
+            AssertionError: The program has ended; with the end of its log.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._log and Path(self._log.name).read_text()[-2000:]
+        return json.loads(line)

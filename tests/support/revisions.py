@@ -68,10 +68,6 @@ class Seen:
     trees: int = 0
     changes: int = 0
     """How often the revision differed from the previous one."""
-    kept: int = 0
-    """How often a previously resolved path was read again."""
-    late: int = 0
-    """Trees that took longer than snapshots are retained, and are not judged."""
     gone: int = 0
     """How often the link did not exist."""
     flaws: list[str] = field(default_factory=list)
@@ -128,11 +124,9 @@ def observe(link: Path, retain_seconds: float) -> Seen:
         try:
             return read_revision(folder)
         except (Flaw, OSError, ValueError) as error:
-            if time.monotonic() - resolved_at < retain_seconds:
-                age = time.monotonic() - resolved_at
+            age = time.monotonic() - resolved_at
+            if age < retain_seconds:
                 seen.flaws.append(f"{folder}, {age:.3f} s old: {error!r}")
-            else:
-                seen.late += 1
             return None
 
     with selectors.DefaultSelector() as selector:
@@ -155,7 +149,6 @@ def observe(link: Path, retain_seconds: float) -> Seen:
             if held and time.monotonic() - held[0][0] > retain_seconds * 0.7:
                 resolved_at, folder, number = held.popleft()
                 again = read(folder, resolved_at)
-                seen.kept += 1
                 if again not in (None, number):
                     seen.flaws.append(f"{folder} was revision {number} and is {again}")
     return seen

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import threading
-import time
 from typing import Any
 
 from airflow.dag_processing.bundles.base import (
@@ -46,17 +45,6 @@ def do(what: str, name: str, **given: Any) -> Any:
             return getattr(version, "version", version)
         case "path":
             return str(BUNDLES[name].path)
-        case "read":
-            folder = BUNDLES[name].path
-            return {
-                str(path.relative_to(folder)): path.read_text()
-                for path in folder.rglob("*")
-                if path.is_file()
-            }
-        case "cost":
-            return cost(BUNDLES[name].initialize, **given)
-        case "refresh_cost":
-            return cost(BUNDLES[name].refresh, **given)
         case "storm":
             return storm(name, **given)
         case "python_path":
@@ -66,20 +54,6 @@ def do(what: str, name: str, **given: Any) -> Any:
             return clean_up(name, **given)
         case _:
             return getattr(BUNDLES[name], what)()
-
-
-def cost(call: Any, times: int) -> list[float]:
-    """
-    Return the average CPU and wall-clock milliseconds of a call.
-    """
-    cpu = time.process_time()
-    wall = time.perf_counter()
-    for _ in range(times):
-        call()
-    return [
-        (time.process_time() - cpu) / times * 1e3,
-        (time.perf_counter() - wall) / times * 1e3,
-    ]
 
 
 def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:

@@ -2,7 +2,6 @@
 A process of Airflow with our DAG bundles, created as Airflow creates them.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from tests import ROOT
 from tests.support.airflow.installed import Airflow
-from tests.support.dialogue import Dialogue, dialogue
+from tests.support.dialogue import Dialogue
 
 CHILD = Path(__file__).with_name("bundle_child.py")
 MODULE = ROOT / "airflow-bundle"
@@ -37,9 +36,7 @@ class Bundles:
         Raises:
             BundleFailed: The bundle raised an exception.
         """
-        answer = json.loads(
-            self._child.ask(json.dumps({"do": what, "name": name, **given}))
-        )
+        answer = self._child.ask({"do": what, "name": name, **given})
         if "error" in answer:
             raise BundleFailed(answer["error"])
         return answer["value"]
@@ -68,5 +65,8 @@ def running_bundles(
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "storage"),
         **(settings or {}),
     }
-    with dialogue(program, environment, home / "log") as child:
+    with (
+        (home / "log").open("w") as log,
+        Dialogue(program, environment, log) as child,
+    ):
         yield Bundles(child)

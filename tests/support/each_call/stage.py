@@ -22,8 +22,8 @@ from sidecar_runtime import logs
 from sidecar_runtime.aws import credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support.dialogue import Dialogue
 from tests.support.each_call.calls import CRASHED, Calls
-from tests.support.orders import Orders
 
 SIDECARS = {
     "s3-sync": "s3_sync.command",
@@ -37,25 +37,19 @@ Fault = tuple[int, str]
 """The number of the call, from 1, and what happens there; see `Calls.arm`."""
 
 
-class Stage(Orders):
+class Stage(Dialogue):
     """
     The director's side: starts the process, and one life of a sidecar after the other.
     """
 
-    module = "tests.support.each_call.stage"
-
-    def answer(self, order: Mapping[str, object]) -> dict[str, Any]:
-        """
-        Give an order; return its answer.
-        """
-        found: dict[str, Any] = json.loads(self.tell(order))
-        return found
+    def __init__(self) -> None:
+        super().__init__([sys.executable, "-m", "tests.support.each_call.stage"])
 
     def open(self, sidecar: str, environment: Mapping[str, str]) -> Life:
         """
         Begin a life of a sidecar; its first cycle opens the volume.
         """
-        return Life(self, self.answer({"sidecar": sidecar, "environment": environment}))
+        return Life(self, self.ask({"sidecar": sidecar, "environment": environment}))
 
 
 class Life:
@@ -83,7 +77,7 @@ class Life:
             ``descriptors`` (how many are open); after a crash only ``ended``, the exit
             code.
         """
-        self.last = self._stage.answer({"fault": fault})
+        self.last = self._stage.ask({"fault": fault})
         self.last_fault = self.last.get("fired") or self.last_fault
         return self.last
 
@@ -108,7 +102,7 @@ class Life:
         End the process as SIGKILL does: the kernel cleans up, nobody else.
         """
         if "ended" not in self.last:
-            self.last = self._stage.answer({"end": True})
+            self.last = self._stage.ask({"end": True})
 
 
 def _serve() -> None:

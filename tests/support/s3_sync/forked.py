@@ -14,14 +14,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import botocore.session
 from botocore.retries import standard
 
 from s3_sync.command import run
 from sidecar_runtime.app import run_main
-from tests.support.orders import Orders
+from tests.support.dialogue import Dialogue
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Forked:
 
     pid: int
     folder: Path
-    answers: IO[str]
+    server: Dialogue
 
     def wait(self) -> int:
         """
         Wait until the command ends; return its exit code, or minus the signal that
         killed it.
         """
-        return int(self.answers.readline())
+        return int(self.server.read())
 
     @property
     def out(self) -> str:
@@ -53,12 +53,13 @@ class Forked:
         return (self.folder / "err").read_text()
 
 
-class ForkServer(Orders):
+class ForkServer(Dialogue):
     """
     A process that has imported everything that publishers need.
     """
 
-    module = "tests.support.s3_sync.forked"
+    def __init__(self) -> None:
+        super().__init__([sys.executable, "-m", "tests.support.s3_sync.forked"])
 
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
@@ -75,7 +76,7 @@ class ForkServer(Orders):
             "environment": environment,
             "folder": str(folder),
         }
-        return Forked(int(self.tell(order)), folder, self.answers)
+        return Forked(self.ask(order), folder, self)
 
 
 def _serve() -> None:
