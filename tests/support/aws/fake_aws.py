@@ -37,7 +37,7 @@ class SessionCredentials:
         return Identity(self.secret_key, self.token, refusal)
 
 
-def session_credentials(number: int, valid_seconds: float = 3600) -> SessionCredentials:
+def session_credentials(number: int) -> SessionCredentials:
     """
     Return credentials that differ in every part from those of any other number.
     """
@@ -45,7 +45,7 @@ def session_credentials(number: int, valid_seconds: float = 3600) -> SessionCred
         access_key=f"ASIATESTSESSION{number:05d}",
         secret_key=f"secret-of-session-{number:05d}",
         token=f"token-of-session-{number:05d}",
-        expires_at=datetime.now(UTC) + timedelta(seconds=valid_seconds),
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
     )
 
 

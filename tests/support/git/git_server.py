@@ -6,8 +6,6 @@ faults.
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -135,15 +133,3 @@ def credentials_of(request: Request) -> tuple[str, str] | None:
         return None
     username, _, password = base64.b64decode(encoded).decode().partition(":")
     return username, password
-
-
-def skip_reason() -> str:
-    """
-    Return why this machine cannot run a git server; empty if it can.
-    """
-    has_git = shutil.which("git") is not None and os.access(HTTP_BACKEND, os.X_OK)
-    return (
-        ""
-        if has_git
-        else "a git server needs git with its http-backend: make setup-test as root"
-    )

@@ -68,12 +68,11 @@ def tgt(
     return _credential(_principal(realm, [name]), server, times, 0x40C00000, b"ticket")
 
 
-def config(
-    key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM"
-) -> bytes:
+def config(key: str, value: bytes) -> bytes:
     """Return a configuration entry, in which libkrb5 stores its own data."""
     server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
-    return _credential(_principal(realm, [name]), server, (0, 0, 0, 0), 0, value)
+    client = _principal("EXAMPLE.COM", ["airflow"])
+    return _credential(client, server, (0, 0, 0, 0), 0, value)
 
 
 def _make_large(path: Path) -> None:

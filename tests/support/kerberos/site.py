@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client
@@ -92,13 +93,11 @@ class Site:
         self.daemons.append(daemon)
         return daemon
 
-    def start(
-        self, *arguments: str, program: Path | str | None = None, **settings: str | None
-    ) -> SidecarProcess:
+    def start(self, *arguments: str, **options: Any) -> SidecarProcess:
         """
         Start a sidecar, which is killed at the end of the test.
         """
-        return self.sidecar(*arguments, program=program, **settings).start()
+        return self.sidecar(*arguments, **options).start()
 
     def as_user(self, uid: int, gid: int = 0) -> Path:
         """
@@ -110,15 +109,11 @@ class Site:
         (self.folder / "tmp").chmod(0o777)
         return as_user(self.folder / f"bin-{gid}", KERBEROS_SIDECAR, uid, gid)
 
-    def publish(
-        self, program: Path | str | None = None, **settings: str | None
-    ) -> SidecarProcess:
+    def publish(self, **options: Any) -> SidecarProcess:
         """
         Start a sidecar and wait for its first ticket.
         """
-        daemon = self.start(program=program, **settings)
-        daemon.wait_until_synced()
-        return daemon
+        return self.start(**options).until_synced()
 
     def configure(
         self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str

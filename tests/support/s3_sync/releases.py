@@ -8,13 +8,11 @@ import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from s3_sync.names import release_id_of, sha256_of
 from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import (
     POINTER_KEY,
-    File,
     Manifest,
     Pointer,
     Turn,
@@ -59,55 +57,31 @@ class Release:
 
 
 def make_release(
-    files: Mapping[str, bytes], *, executable: Collection[str] = (), **more: Any
-) -> Release:
-    """
-    Create a release of these files.
-
-    Args:
-        more: Options of `seal`.
-    """
-    contents = [
-        FileContent(path, files[path], path in executable) for path in sorted(files)
-    ]
-    out = io.BytesIO()
-    return seal(write_bundle(contents, out), out.getvalue(), **more)
-
-
-def seal(
-    files: Mapping[str, File],
-    bundle: bytes,
+    files: Mapping[str, bytes],
     *,
+    executable: Collection[str] = (),
     history: Sequence[str] = (),
     at: datetime = AT,
     origin: Mapping[str, str] = ORIGIN,
 ) -> Release:
     """
-    Create a release from files and a bundle, even if they contradict each other.
-    """
-    revision = release_id_of(file[:4] for file in files.values())
-    sha256 = sha256_of(bundle)
-    size = len(bundle)
-    manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
-    pointer = point_to(manifest, history, at)
-    return Release(
-        pointer, manifest, write_pointer(pointer), write_manifest(manifest), bundle
-    )
-
-
-def point_to(
-    manifest: Manifest, history: Sequence[str] = (), at: datetime = AT
-) -> Pointer:
-    """
-    Create a pointer whose sequence continues its history.
+    Create a release of these files, whose sequence continues its history.
 
     Args:
         history: Revisions, newest first.
     """
+    contents = [
+        FileContent(path, files[path], path in executable) for path in sorted(files)
+    ]
+    out = io.BytesIO()
+    written = write_bundle(contents, out)
+    bundle = out.getvalue()
+    revision = release_id_of(file[:4] for file in written.values())
+    when = time_text(at)
+    manifest = Manifest(revision, written, sha256_of(bundle), len(bundle), when, origin)
     count = len(history)
-    turns = tuple(
-        Turn(name, count - n, time_text(at)) for n, name in enumerate(history)
-    )
-    return Pointer(
-        Turn(manifest.revision, count + 1, time_text(at)), manifest.origin, turns
+    turns = tuple(Turn(name, count - n, when) for n, name in enumerate(history))
+    pointer = Pointer(Turn(revision, count + 1, when), origin, turns)
+    return Release(
+        pointer, manifest, write_pointer(pointer), write_manifest(manifest), bundle
     )

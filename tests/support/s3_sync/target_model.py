@@ -19,7 +19,7 @@ class Expectation(NamedTuple):
 
 
 def expect(
-    objects: Mapping[str, bytes], key_path: str = "", foreign: Iterable[str] = ()
+    objects: Mapping[str, bytes], key_path: str, foreign: Iterable[str] = ()
 ) -> Expectation:
     """
     Return the state of the target after a complete cycle.

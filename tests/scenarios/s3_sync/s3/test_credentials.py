@@ -35,7 +35,7 @@ from tests.support.waiting import wait_until
 def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
     """Hand out new credentials, and let S3 refuse the old ones."""
     old = source.credentials
-    new = session_credentials(next(numbers), 3600)
+    new = session_credentials(next(numbers))
     source.issue(new)
     s3.identities = {
         old.access_key: old.identity(refusal),
