@@ -130,16 +130,17 @@ class Namespace:
         """
         Create the objects in this order.
         """
-        together = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.run("create", "--filename=-", given=json.dumps(together))
+        self._send(objects, "create")
 
     def apply(self, objects: Sequence[Values]) -> None:
         """
         Create the objects, or change those that exist.
         """
+        self._send(objects, "apply", "--server-side", "--force-conflicts")
+
+    def _send(self, objects: Sequence[Values], *command: str) -> None:
         together = {"apiVersion": "v1", "kind": "List", "items": objects}
-        how = ("--server-side", "--force-conflicts", "--filename=-")
-        self.run("apply", *how, given=json.dumps(together))
+        self.run(*command, "--filename=-", given=json.dumps(together))
 
     def pods(self, selector: str = "tier=airflow") -> list[Pod]:
         """

@@ -158,23 +158,21 @@ class Copy:
         Run pytest; return its exit code (or that of its end by a signal) and its
         output.
         """
-        limited = ["prlimit", f"--data={MEMORY_LIMIT_BYTES}"]
         pytest = [
-            *limited,
+            "prlimit",
+            f"--data={MEMORY_LIMIT_BYTES}",
             str(self.root / ".venv/bin/python"),
             "-m",
             "pytest",
             "-q",
             "-rfE",
-        ]
-        options = [
             "-p",
             "no:cacheprovider",
             f"--timeout={TEST_TIMEOUT_SECONDS}",
             "--tb=no",
         ]
         process = subprocess.Popen(
-            [*pytest, *options, *arguments],
+            [*pytest, *arguments],
             cwd=self.root,
             env={**os.environ, "PATH": f"{self.root}/.venv/bin:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,

@@ -13,60 +13,33 @@ from typing import Any
 from tests.support import revisions
 
 
-class Readers:
-    """
-    Two processes of `tests.support.revisions`, which read until their standard input
-    closes.
-    """
-
-    def __init__(self, place: Path, *more: object) -> None:
-        """
-        Start the readers.
-
-        Args:
-            place: The link that they read.
-            more: How long a snapshot is retained, in seconds.
-        """
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, revisions.__file__, str(place), *map(str, more)],
-                env={"PATH": "/usr/bin:/bin"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-
-    def stop(self) -> dict[str, Any]:
-        """
-        Let the readers finish their current trees; return the sum of their results.
-        """
-        total: dict[str, Any] = {}
-        for process in self._processes:
-            output, _ = process.communicate("")
-            _add(total, json.loads(output))
-        return total
-
-    def kill(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
-
-
 @contextmanager
-def reading(total: dict[str, Any], place: Path, *more: object) -> Iterator[None]:
+def reading(total: dict[str, Any], link: Path, retain_seconds: float) -> Iterator[None]:
     """
-    Run readers during a `with` statement, and add their results to the total.
+    Run two processes of `tests.support.revisions` during a `with` statement, and add
+    their results to the total.
+
+    Args:
+        link: What they read; they finish their current trees.
+        retain_seconds: How long a snapshot is retained.
     """
-    readers = Readers(place, *more)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, revisions.__file__, str(link), str(retain_seconds)],
+            env={"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     try:
         yield
-        _add(total, readers.stop())
+        for process in processes:
+            output, _ = process.communicate()
+            for name, value in json.loads(output).items():
+                total[name] = total[name] + value if name in total else value
     finally:
-        readers.kill()
-
-
-def _add(total: dict[str, Any], seen: dict[str, Any]) -> None:
-    for name, value in seen.items():
-        total[name] = total[name] + value if name in total else value
+        for process in processes:
+            process.kill()
+            process.wait()
