@@ -6,7 +6,7 @@ fails.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.options import Options
@@ -28,12 +28,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
 
-def run(
-    settings: Settings,
-    names: Iterable[str],
-    options: Options,
-    environ: Mapping[str, str],
-) -> int:
+def run(settings: Settings, names: Iterable[str], options: Options) -> int:
     """
     Print one line for each check; return the exit code. Nothing is published.
 
@@ -43,7 +38,7 @@ def run(
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
     logs.configure("warning")
-    parts = join(settings, options, environ, WrapperMetrics(__version__, "check"))
+    parts = join(settings, options, WrapperMetrics(__version__, "check"))
     fence = Fence()
     try:
         results = [

@@ -67,10 +67,10 @@ def run() -> int:
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 
-        return check.run(settings, unknown, options, os.environ)
+        return check.run(settings, unknown, options)
     begin_logs(settings, unknown)
     os.umask(0o002 if options.group_write else 0o022)
-    return _serve(settings, options, os.environ)
+    return _serve(settings, options)
 
 
 def _read(
@@ -111,20 +111,23 @@ def _is_below(path: str, folder: str) -> bool:
     return os.path.commonpath((path, folder)) == folder
 
 
-def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
+def _serve(settings: Settings, options: Options) -> int:
     metrics = WrapperMetrics(
         __version__,
-        environ.get("SIDECAR_REVISION", "unknown"),
+        os.environ.get("SIDECAR_REVISION", "unknown"),
         is_read=not settings.one_shot,
     )
-    parts = join(settings, options, environ, metrics)
+    parts = join(settings, options, metrics)
     sidecar = GitSyncWrapper(parts, lambda: Session(parts))
     about = About("git-sync-wrapper", __version__, options.source, options.link)
     if options.http_bind and not settings.one_shot:
         from git_sync_wrapper.chart_port import ChartPort  # noqa: PLC0415 - no server in one-shots
 
-        told = metrics.git_sync if options.http_metrics else None
-        ChartPort(options.http_bind, lambda: parts.past.readiness.ready, told).start()
+        ChartPort(
+            options.http_bind,
+            lambda: parts.past.readiness.ready,
+            metrics.git_sync if options.http_metrics else None,
+        ).start()
     try:
         return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
     finally:

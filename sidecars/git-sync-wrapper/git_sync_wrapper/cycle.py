@@ -408,9 +408,7 @@ class Session:
         options = self._parts.options
         past.failures += 1
         self._parts.hooks.report(error, past.failures)
-        is_published = (
-            bool(past.readiness.revision) and not self._parts.settings.one_shot
-        )
+        is_published = past.readiness.revision and not self._parts.settings.one_shot
         if isinstance(error, GaveUp) or is_published:
             return error
         if 0 <= options.init_max_failures <= past.failures:
@@ -442,8 +440,6 @@ class Session:
             problem = failure("nothing_published", said)
         elif damage:
             problem = failure("files_damaged", damage)
-        elif options.is_pinned and refusal is not None:
-            problem = refusal
         elif is_holder and (elsewhere := published.problem(options)):
             problem = failure("published_elsewhere", elsewhere)
         readiness = Readiness(

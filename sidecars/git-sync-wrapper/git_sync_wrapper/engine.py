@@ -71,21 +71,15 @@ class Engine:
         worktree: The folder of the commit that the last run has checked out.
     """
 
-    def __init__(
-        self,
-        program: str,
-        options: Options,
-        environ: Mapping[str, str],
-        git: Git,
-    ) -> None:
+    def __init__(self, program: str, options: Options, git: Git) -> None:
         self.work = WorkFolder(options.root)
         self.root = self.work.path
         self.worktree = ""
         self._failed = os.path.join(options.root, STORE, FAILED)
         self._program = program
         self._options = options
-        self._environ = for_git_sync(environ) | proxies.for_others(environ)
-        self._hash = environ.get("GIT_DEFAULT_HASH", "")
+        self._environ = for_git_sync(os.environ) | proxies.for_others(os.environ)
+        self._hash = os.environ.get("GIT_DEFAULT_HASH", "")
         self._git = git
 
     # --- a run
@@ -313,9 +307,10 @@ class Engine:
         """
         given = self._restoring(restored) if restored else {}
         folder = self.root if restored else self.worktree
-        words = ["ls-files", "--deleted", "-z"]
         try:
-            said = self._git.ask(words, folder, fence, **given)
+            said = self._git.ask(
+                ["ls-files", "--deleted", "-z"], folder, fence, **given
+            )
         except GitFailed as error:
             said = str(error).encode()
         if said:

@@ -62,9 +62,7 @@ class Git:
     files.
     """
 
-    def __init__(
-        self, options: Options, environ: Mapping[str, str], logins: Logins
-    ) -> None:
+    def __init__(self, options: Options, logins: Logins) -> None:
         self.logins = logins
         self.repo = options.repo
         """Where the repository is now, if its server has said that it has moved."""
@@ -74,10 +72,10 @@ class Git:
         # git-sync's variables hold passwords.
         self._environ = {
             name: value
-            for name, value in environ.items()
+            for name, value in os.environ.items()
             if not name.startswith((OURS, "GITSYNC_", "GIT_SYNC_"))
         }
-        self._environ |= proxies.for_others(environ)
+        self._environ |= proxies.for_others(os.environ)
         self._environ["GIT_CONFIG_NOSYSTEM"] = "true"
 
     def ask(

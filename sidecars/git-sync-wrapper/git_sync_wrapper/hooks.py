@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class Hook(NamedTuple):
     turn: threading.Lock
 
 
-def exechook(options: Options, environ: Mapping[str, str]) -> list[Hook]:
+def exechook(options: Options) -> list[Hook]:
     """
     Return the hook that runs a program in the folder of the commit, with its hash in
     ``GITSYNC_HASH``; none without a command.
@@ -74,9 +74,10 @@ def exechook(options: Options, environ: Mapping[str, str]) -> list[Hook]:
 
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
-        given = child.Command([program], {**environ, "GITSYNC_HASH": commit}, folder)
+        environ = {**os.environ, "GITSYNC_HASH": commit}
         try:
-            code = child.run(given, fence, seconds, said)
+            command = child.Command([program], environ, folder)
+            code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
             raise HookFailed(f"it did not end within {seconds:g} s") from None
         except OSError as error:
@@ -120,17 +121,12 @@ class Hooks:
     All hooks, the touch-file and the error-file of one wrapper.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        environ: Mapping[str, str],
-        runs: Metric,
-    ) -> None:
+    def __init__(self, options: Options, runs: Metric) -> None:
         self._options = options
         self._runs = runs
         self._problems: dict[str, str] = {}
         """The last failure of each, without secrets; empty once it has succeeded."""
-        self._hooks = exechook(options, environ) + webhook(options)
+        self._hooks = exechook(options) + webhook(options)
         self._newest = ""
         self._fence = Fence()
 
@@ -203,7 +199,7 @@ class Hooks:
         try:
             with folder_of(path, self._options.root) as folder:
                 name = os.path.basename(path)
-                flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                flags = os.O_CREAT | os.O_EXCL
                 with suppress(FileExistsError):  # not opened: it may be a pipe
                     os.close(os.open(name, flags, 0o666, dir_fd=folder))
                 os.utime(name, dir_fd=folder, follow_symlinks=False)

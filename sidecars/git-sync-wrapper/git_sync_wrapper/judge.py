@@ -101,7 +101,7 @@ class Judge:
             rows = snapshot.rows_of(checkout).items()
             # to changed files
             links = {path for path, row in rows if stat.S_ISLNK(row.mode)}
-            paths = sorted({*snapshot.changes(checkout, shown), *links})
+            paths = sorted(links.union(snapshot.changes(checkout, shown)))
         while True:
             try:
                 refusal = gate.judge(commit, folder, paths, fence)

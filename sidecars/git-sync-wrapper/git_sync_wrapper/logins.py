@@ -307,9 +307,10 @@ class Logins:
                 (f"http.{server}/.proactiveAuth", "basic"),
             ]
         )
-        user = "%".join(filter(None, (found.access_key, found.token)))
         access.environ.update(
-            GSW_AWS_USER=user, GSW_AWS_SECRET=found.secret_key, GSW_AWS_REGION=region
+            GSW_AWS_USER="%".join(filter(None, (found.access_key, found.token))),
+            GSW_AWS_SECRET=found.secret_key,
+            GSW_AWS_REGION=region,
         )
         who = self._chain.identity(fence) or f"access key {found.access_key}"
         access.sent.append(Sent(server, f"{who}, from {found.method}", "access_denied"))
@@ -327,8 +328,10 @@ class Logins:
             self._usable(name, path, f"key-{number}")
             for number, path in enumerate(options.ssh_key_file)
         ]
-        there = filter(os.path.exists, options.ssh_key_file)
-        access.sent.extend(Sent(SSH, f"{path}, from {name}") for path in there)
+        access.sent.extend(
+            Sent(SSH, f"{path}, from {name}")
+            for path in filter(os.path.exists, options.ssh_key_file)
+        )
         hosts = PINNED_HOSTS
         if os.path.exists(options.ssh_known_hosts_file):
             hosts = self._usable(

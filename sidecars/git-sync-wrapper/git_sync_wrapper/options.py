@@ -241,8 +241,15 @@ class Options:
         """
         The flags that affect the files and the history of a commit.
         """
-        texts = (self.depth, self.filter, self.submodules, self.sparse_checkout_file)
-        return json.dumps([*texts, self.group_write])
+        return json.dumps(
+            [
+                self.depth,
+                self.filter,
+                self.submodules,
+                self.sparse_checkout_file,
+                self.group_write,
+            ]
+        )
 
 
 FLAGS: dict[str, Flag] = {

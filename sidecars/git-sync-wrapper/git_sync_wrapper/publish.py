@@ -207,7 +207,7 @@ class Volume:
         facts: Mapping[str, Any],
         fence: Fence,
         *,
-        fallback: str = "",
+        fallback: str,
     ) -> None:
         """
         Publish a snapshot: write the record, and swap the link.
@@ -313,7 +313,7 @@ class Inspection:
         volume: Volume,
         shown: Published,
         *,
-        is_asked_for: bool = False,
+        is_asked_for: bool,
         is_holder: bool = True,
     ) -> None:
         """
@@ -324,7 +324,7 @@ class Inspection:
             is_holder: Whether this process could list the files again. A holder of
                 another version may list them otherwise.
         """
-        is_due = time.monotonic() >= self._due_at or is_asked_for or bool(self.problem)
+        is_due = time.monotonic() >= self._due_at or is_asked_for or self.problem
         if not (shown.commit and is_due):
             return
         self._due_at = time.monotonic() + min(

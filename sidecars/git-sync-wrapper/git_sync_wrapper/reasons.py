@@ -234,9 +234,10 @@ def failure(reason: str, message: str) -> SidecarError:
     """
     Return the error for a reason of the table.
     """
-    whose = "This is about the submodule, not GITSYNC_REPO. "
-    about = whose if _SUBMODULE.search(message) else ""
-    return SidecarError(reason, message, about + REASONS[reason].advice)
+    advice = REASONS[reason].advice
+    if _SUBMODULE.search(message):
+        advice = f"This is about the submodule, not GITSYNC_REPO. {advice}"
+    return SidecarError(reason, message, advice)
 
 
 def explain(said: str, doing: str) -> SidecarError:

@@ -6,7 +6,7 @@ metrics, git-sync's own among them.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -123,12 +123,7 @@ class Parts(NamedTuple):
     past: Past
 
 
-def join(
-    settings: Settings,
-    options: Options,
-    environ: Mapping[str, str],
-    metrics: WrapperMetrics,
-) -> Parts:
+def join(settings: Settings, options: Options, metrics: WrapperMetrics) -> Parts:
     """
     Return the parts for these settings; their logins must be closed.
 
@@ -137,15 +132,15 @@ def join(
             created.
     """
     logins = Logins(settings, options)
-    git = Git(options, environ, logins)
+    git = Git(options, logins)
     return Parts(
         settings,
         options,
         git,
-        Engine(settings.git_sync, options, environ, git),
+        Engine(settings.git_sync, options, git),
         logins,
         make_gate(settings, metrics.gate),
-        Hooks(options, environ, metrics.git_sync.hooks),
+        Hooks(options, metrics.git_sync.hooks),
         metrics,
         Past(),
     )

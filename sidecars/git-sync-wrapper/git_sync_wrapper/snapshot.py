@@ -44,7 +44,7 @@ FACTS = (
 )
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
-FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 CHUNK_BYTES = 1 << 15
 LIST_BYTES = 64 << 20
 """The limit of a list, enough for 350,000 files; larger lists are not used."""
@@ -220,25 +220,20 @@ def _is_equal(
     theirs = stat_in(path, shown)
     if theirs is None or mine.st_size != theirs.st_size:
         return False
-    modes = {mine.st_mode, mine.st_mode | GROUP_RIGHTS}
-    if theirs.st_mode not in modes:
+    if theirs.st_mode not in (mine.st_mode, mine.st_mode | GROUP_RIGHTS):
         return False
     try:
         if stat.S_ISLNK(mine.st_mode):
             return os.readlink(name, dir_fd=folder) == os.readlink(path, dir_fd=shown)
-        return _has_same_bytes(name, folder, path, shown)
+        with (
+            opened(name, folder, FILE_FLAGS) as one,
+            opened(path, shown, FILE_FLAGS) as other,
+        ):
+            while (chunk := os.read(one, CHUNK_BYTES)) == os.read(other, CHUNK_BYTES):
+                if len(chunk) < CHUNK_BYTES:
+                    return True
     except OSError:  # a bad disk block, or a file that was closed
-        return False
-
-
-def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
-    with (
-        opened(name, folder, FILE_FLAGS) as mine,
-        opened(path, shown, FILE_FLAGS) as theirs,
-    ):
-        while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
-            if len(chunk) < CHUNK_BYTES:
-                return True
+        pass
     return False
 
 
@@ -296,8 +291,10 @@ class Published(NamedTuple):
         if options.is_pinned and ref not in (self.commit, self.ref):
             return f"{link} shows {self.commit}, but GITSYNC_REF pins {ref}"
         if self.is_elsewhere(options):
-            shown = f"{link} shows {self.commit} of {self.repo}"
-            return f"{shown}, but GITSYNC_REPO is another repository"
+            return (
+                f"{link} shows {self.commit} of {self.repo}, but GITSYNC_REPO is "
+                "another repository"
+            )
         return ""
 
     def mismatch(self, options: Options) -> str:
@@ -312,8 +309,10 @@ class Published(NamedTuple):
         Return why this commit is good, but not what the settings ask for now; or "".
         """
         if not options.is_pinned and self.ref not in ("", options.ref):
-            was = f"{self.commit} was published for the ref {self.ref}"
-            return f"{was}, but GITSYNC_REF is {options.ref}"
+            return (
+                f"{self.commit} was published for the ref {self.ref}, but GITSYNC_REF "
+                f"is {options.ref}"
+            )
         if not self.is_made_as_asked(options):
             return f"{self.commit} was checked out with other flags"
         if self.fallback:
@@ -368,9 +367,12 @@ def read_record(name: str, store: int) -> Published:
     said = {key: str(record.get(key, "")) for key in names}
     at = record.get("published_at")
     is_time = isinstance(at, int | float) and 0 <= at < 1 << 36
-    facts = {key: record[key] for key in FACTS if key in record}
     return Published(
-        commit, name, published_at=at if is_time else None, facts=facts, **said
+        commit,
+        name,
+        published_at=at if is_time else None,
+        facts={key: record[key] for key in FACTS if key in record},
+        **said,
     )
 
 
@@ -381,8 +383,8 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    text = f"{json_text(record)}\n"
-    write_own(RECORD, text.encode(), store, mode=0o664, fsync=fsync)
+    text = json_text(record).encode()
+    write_own(RECORD, text + b"\n", store, mode=0o664, fsync=fsync)
 
 
 # --- for people

@@ -197,7 +197,7 @@ def _make(sidecar: str) -> Any:
 
     own, _ = load_wrapper(os.environ)
     options = read_options([], os.environ)
-    parts = join(own, options, os.environ, WrapperMetrics("0", "0"))
+    parts = join(own, options, WrapperMetrics("0", "0"))
     return GitSyncWrapper(parts, lambda: Session(parts))
 
 
