@@ -53,4 +53,7 @@ def tables(
         grants=held,
         broken=0,
         dags=dags,
+        resources=frozenset(),
+        aliases={},
+        places={},
     )

@@ -162,8 +162,7 @@ def ask(
     """
     if not python:
         return {}
-    plugins = config.value("core", "plugins_folder")
-    argv = [python, str(SCRIPT), question, plugins]
+    argv = [python, str(SCRIPT), question, config.value("core", "plugins_folder")]
     said = child.Kept()
     with writing(folder):
         command = child.Command(argv, environment(config, folder), "/")
@@ -228,8 +227,7 @@ def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
             os.symlink(real, f"{folder}/{os.path.basename(real)}")
     # The chart configures its own containers through airflow.cfg, which extra
     # containers lack; its default is FAB, unlike that of Airflow 3.
-    manager = config.value("core", "auth_manager") or FAB
-    environ[name("core", "auth_manager")] = manager
+    environ[name("core", "auth_manager")] = config.value("core", "auth_manager") or FAB
     # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
     environ.setdefault("USER", "airflow")
     # The real HOME may contain a user's site-packages; in the official image,

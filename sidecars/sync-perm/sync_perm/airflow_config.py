@@ -88,8 +88,9 @@ class AirflowConfig:
             ) from None
         self._given = [*environ.items()]
         for section in self._file.sections():
-            options = self._file.items(section)
-            self._given += [(f"[{section}] {key}", text) for key, text in options]
+            self._given += [
+                (f"[{section}] {key}", text) for key, text in self._file.items(section)
+            ]
 
     def secrets(self) -> set[str]:
         """

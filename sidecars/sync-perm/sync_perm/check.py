@@ -71,11 +71,7 @@ def run(
     return exit_code([is_good, daemon(settings.http_bind)])
 
 
-def _look_once(
-    reader: Reader,
-    address: Address,
-    airflow: Airflow | None,
-) -> Look:
+def _look_once(reader: Reader, address: Address, airflow: Airflow | None) -> Look:
     """
     Compare the tables as the daemon does.
 
@@ -125,8 +121,11 @@ def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
     if file and file.problem:
         return fail("roles file", file.problem)
     if file:
-        roles = counted(len(file.document.roles), "role")
-        say("ok", "roles file", f"{file.path}: {roles}")
+        say(
+            "ok",
+            "roles file",
+            f"{file.path}: {counted(len(file.document.roles), 'role')}",
+        )
     return True
 
 
@@ -139,13 +138,13 @@ def _need(look: Look, airflow: Airflow) -> str:
         return (
             f"yes: {asking} DAGs have an access_control that Airflow does not restore"
         )
-    # where this Airflow has FAB's options
-    section = "fab" if airflow.installation.release >= (3, 0) else "webserver"
-    if airflow.config.value(section, "update_fab_perms").lower() in ("false", "f", "0"):
+    if airflow.config.value("fab", "update_fab_perms").lower() in ("false", "f", "0"):
         return "yes: update_fab_perms is False, so Airflow does not sync its roles"
     custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
-    roles = "can read the Website only after the next start of Airflow"
-    return f"{'for roles only' if custom else 'hardly'}: {custom} custom roles, which {roles}"
+    return (
+        f"{'for roles only' if custom else 'hardly'}: {custom} custom roles, which can "
+        "read the Website only after the next start of Airflow"
+    )
 
 
 def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> int:

@@ -33,11 +33,6 @@ from sync_perm.roles_file import RoleFile
 from sync_perm.settings import PREFIX, Settings, load_settings
 
 T = TypeVar("T")
-Given = tuple[Settings, Sequence[str], AirflowConfig, Source, Installation]
-"""
-The complete, valid configuration; the texts are variables with our prefix but no
-settings.
-"""
 
 log = logs.get_logger("command")
 
@@ -105,9 +100,12 @@ def _run(given: argparse.Namespace, folder: str) -> int:
     return _serve(settings, source, reader, airflow)
 
 
-def read_all(environ: Mapping[str, str], folder: str) -> Given:
+def read_all(
+    environ: Mapping[str, str], folder: str
+) -> tuple[Settings, Sequence[str], AirflowConfig, Source, Installation]:
     """
-    Read our settings, Airflow's configuration, and Airflow's version.
+    Read our settings, the variables with our prefix that are none, Airflow's
+    configuration, and Airflow's version.
 
     Args:
         folder: For what Airflow writes.

@@ -11,7 +11,7 @@ write the rows.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 KINDS = ("dag_permission", "dag_grant", "dag_revoke", "file_role", "file_grant")
@@ -128,9 +128,9 @@ class Tables:
     grants: Grants
     broken: int
     dags: Mapping[str, Access]
-    resources: frozenset[str] = frozenset()
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    places: Mapping[str, Place] = field(default_factory=dict)
+    resources: frozenset[str]
+    aliases: Mapping[str, str]
+    places: Mapping[str, Place]
 
     def spelled(self, role: str) -> str:
         """

@@ -211,8 +211,9 @@ class Session:
         memory = self._memory
         with fence:
             memory.doubted &= look.difference.items
-            held = memory.held.items()
-            memory.held = {one: why for one, why in held if one in memory.doubted}
+            memory.held = {
+                one: why for one, why in memory.held.items() if one in memory.doubted
+            }
             self._of.status.show(
                 look.difference.without(memory.held),
                 self._seen,

@@ -178,8 +178,8 @@ class Database:
             self.rows("BEGIN")
             limit = f"SET LOCAL idle_in_transaction_session_timeout = '{idle_seconds}s'"
         self.rows(limit)
-        query = LOCKS[self.address.dialect]
-        ((holder,),) = self.rows(query, place=self.address.schema)
+        address = self.address
+        ((holder,),) = self.rows(LOCKS[address.dialect], place=address.schema)
         return str(holder)
 
     def check_lock(self) -> None:
@@ -241,9 +241,9 @@ def _reason_of(error: BaseException) -> str:
     # PyMySQL raises its own errors in place of the socket's. The end of a connection
     # with TLS says nothing about certificates or options.
     ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-    causes = (error, error.__context__)
     is_tls = any(
-        isinstance(one, ssl.SSLError) and not isinstance(one, ended) for one in causes
+        isinstance(one, ssl.SSLError) and not isinstance(one, ended)
+        for one in (error, error.__context__)
     )
     if is_tls or isinstance(error, FileNotFoundError):  # of ssl_ca
         return "database_tls_failed"

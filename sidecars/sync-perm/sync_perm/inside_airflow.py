@@ -362,8 +362,9 @@ def work(task: Told, answer: Answer) -> None:
     """
     gc.disable()
     began = time.monotonic()
-    loader = "airflow.utils.providers_configuration_loader"
-    imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
+    imported(
+        "airflow.utils.providers_configuration_loader.providers_configuration_loaded"
+    )(lambda: None)()
     # As each of Airflow's commands: creating the app would create tables. It ends this
     # process.
     if imported("airflow.configuration.conf").getboolean(

@@ -137,10 +137,11 @@ def learn(
         rows = written(before, after)
         # What the first pass lets us compare, such as the roles file, it had not to do.
         left = before.difference.items & after.difference.items
-        is_stuck = bool(left and not rows) and isinstance(
-            decide(after, memory, now), Work
-        )
-        undone = _find_undone(memory, report, rows, is_stuck, now)
+        if left and not rows and isinstance(decide(after, memory, now), Work):
+            said = (f"{name}: {text}" for name, text in report.tried.items() if text)
+            none = "Airflow has written none of the rows that differ"
+            memory.error = failure("pass_failed", next(said, none))
+        undone = _find_undone(memory, rows, now)
     memory.strikes = memory.strikes + 1 if undone or memory.error else 0
     if memory.strikes:
         doubled = PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
@@ -191,20 +192,13 @@ def _note_unfixed(
     memory.doubted |= missed
 
 
-def _find_undone(
-    memory: Memory, report: Report, rows: Rows, is_stuck: bool, now: float
-) -> Rows:
+def _find_undone(memory: Memory, rows: Rows, now: float) -> Rows:
     """
-    Find out whether this pass wrote anything, and return it if another process undoes
-    it.
+    Remember what this pass wrote, and return it if another process undoes it.
 
     Once again is an accident, or a person who tries something; the third time, another
     process undoes it.
     """
-    if is_stuck:
-        said = (f"{name}: {text}" for name, text in report.tried.items() if text)
-        none = "Airflow has written none of the rows that differ"
-        memory.error = failure("pass_failed", next(said, none))
     recent = [one for one in memory.written if one[0] > now - UNDONE_SECONDS]
     memory.written = [*recent, (now, rows)]
     times = sum(frozenset() < rows <= earlier for _, earlier in recent)

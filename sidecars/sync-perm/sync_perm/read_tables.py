@@ -96,8 +96,8 @@ def try_write(database: Database) -> None:
             for query in WRITES:
                 database.rows(query.replace("TABLE", f"{{in}}{table}"))
             # of which nextval needs one; a sequence with another name is null
-            ours = f"to_regclass('{{in}}{table}_id_seq'), 'USAGE, UPDATE'"
-            query = f"SELECT has_sequence_privilege({ours})"
+            query = f"""
+SELECT has_sequence_privilege(to_regclass('{{in}}{table}_id_seq'), 'USAGE, UPDATE')"""
             if not database.is_mysql and (False,) in database.rows(query):
                 raise failure(
                     "database_read_only",
@@ -213,8 +213,7 @@ class Reader:
         # With mistakes in the file nobody knows what it asks for.
         if more.asked is not None:
             ruled = own if self.file else tables.grants
-            unasked = [*find_unasked(tables, more.asked, ruled)]
-            found = found._replace(unasked=unasked)
+            found = found._replace(unasked=[*find_unasked(tables, more.asked, ruled)])
         found = found._replace(
             items=found.items | more.items,
             wanted=found.wanted + more.wanted,
@@ -287,9 +286,11 @@ class Reader:
         unknown = sorted(newest.keys() - known.keys())
         for start in range(0, len(unknown), DAGS):
             dag_ids = tuple(unknown[start : start + DAGS])
-            hashes = tuple(newest[dag_id] for dag_id in dag_ids)
             rows = database.rows(
-                SERIALIZED, dag_ids=dag_ids, hashes=hashes, most=MOST_BYTES
+                SERIALIZED,
+                dag_ids=dag_ids,
+                hashes=tuple(newest[dag_id] for dag_id in dag_ids),
+                most=MOST_BYTES,
             )
             # Without a row, the DAG changes meanwhile, and is left to the next look.
             for dag_id, digest, *row in rows:

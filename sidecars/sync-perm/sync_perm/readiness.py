@@ -164,8 +164,9 @@ class Status:
         """
         Show the result of the last pass, and count the rows that it has written.
         """
-        labels = (self.metrics.sidecar, facts["reason"], facts["result"])
-        self.metrics.passes.labels(*labels).inc()
+        self.metrics.passes.labels(
+            self.metrics.sidecar, facts["reason"], facts["result"]
+        ).inc()
         self.metrics.changed.inc(written)
         if written:  # the cycle may wait for its next portion, or fail
             self.metrics.last_publish.set_to_current_time()

@@ -162,10 +162,10 @@ def read(node: yaml.Node, shape: Any, where: Where) -> Read:
             what = "of roles" if "*" in shape else f"with {', '.join(shape)}"
             where.refuse(f"is not a mapping {what}")
         case [inner], yaml.SequenceNode():
-            places = (
-                (item, where.below(item, f"[{n}]")) for n, item in enumerate(node.value)
-            )
-            found = [read(item, inner, place) for item, place in places]
+            found = [
+                read(item, inner, where.below(item, f"[{n}]"))
+                for n, item in enumerate(node.value)
+            ]
             return Read([one for one in found if one.value is not None], where)
         case list(), _:
             where.refuse("is not a list")
@@ -479,8 +479,11 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     Return the rows that a valid file wants; pure.
     """
     # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
-    selections = (one for role in document.roles.values() for one in role.selections)
-    chosen = {one: _choose(one, tables) for one in selections}
+    chosen = {
+        one: _choose(one, tables)
+        for role in document.roles.values()
+        for one in role.selections
+    }
 
     def permissions(name: str) -> Iterator[Permission]:
         """
