@@ -35,6 +35,7 @@ def test_polls_are_not_too_close_and_a_cycle_may_take_longer_than_git_sync() -> 
         ([], REPO | {"GITSYNC_LINK": ".."}, 2, "is reserved: use another name"),
         ([], REPO | {"GITSYNC_LINK": ".git-sync/repo"}, 2, "is reserved: use another"),
         ([], {"GITSYNC_MAX_FAILURES": "x"}, 2, '"x", "problem": "is not a whole num'),
+        ([], {"GIT_SYNC_WRAPPER_TIMEOUT": "8d"}, 2, "from 1s to 7d"),
         ([], {"GIT_SYNC_WRAPPER_RETAIN_BYTES": "1Gi"}, 2, "limit them with GIT_SYNC_W"),
     ],
 )

@@ -30,6 +30,7 @@ NO_TLS = (
     ("reason", "said"),
     [
         ("credentials_refused", "The requested URL returned error: 401"),
+        ("git_sync_usage", "unknown flag: --frob"),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
         (
             "target_full",

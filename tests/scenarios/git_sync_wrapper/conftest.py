@@ -1,7 +1,9 @@
 """Fixtures for the git-sync-wrapper scenarios."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +22,8 @@ def here(tmp_path: Path) -> Iterator[GitSite]:
     with git_site(tmp_path) as site:
         site.commit_revision(1)
         yield site
+
+
+def record(here: GitSite) -> Any:
+    """Return the record of what is published."""
+    return json.loads((here.store / "published.json").read_text())

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 import pytest
 
+from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.support.git.git_sync import GitSite
 from tests.support.program import own_port
 from tests.support.scripts import script
@@ -149,7 +149,7 @@ def test_page_log_and_record_report_author_time_subject_and_changes(
     told = {"author": "김민지", "subject": "보고서 추가", "changed": ["a.py", "new.py"]}
     said = wrapper.wait_for_event("commit_published", revision=commit)
     assert {"files_changed": 2, **told}.items() <= said.items()
-    found = json.loads((here.store / "published.json").read_bytes())
+    found = record(here)
     assert found.pop("committed_at").startswith("2023-11-14T22:13:")
     assert began <= found.pop("published_at") <= time.time()
     assert found.pop("made_by")

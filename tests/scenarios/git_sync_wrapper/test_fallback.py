@@ -2,11 +2,11 @@
 A gate stops a change, never a pod: an empty volume gets the newest accepted commit.
 """
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -22,10 +22,6 @@ def good(here: GitSite, number: int = 1) -> str:
 
 def bad(here: GitSite, number: int = 1) -> str:
     return here.repository.commit({"dag.py": f"def {number}\n"})
-
-
-def record(here: GitSite) -> str:
-    return str(json.loads((here.store / "published.json").read_text())["fallback"])
 
 
 def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(
@@ -46,13 +42,17 @@ def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(
         == wrapper.status()["shortfall"]
     )
     wait_until(lambda: 1 == wrapper.metrics()[REFUSED], "the newest is refused")
-    assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here))
+    assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here)["fallback"])
     assert (here.root / ".git-sync/.git/shallow").exists(), (
         "the whole history was fetched"
     )
     here.wait_until_shown(good(here, 3), wrapper)
     wait_until(lambda: 0 == wrapper.metrics()[FALLBACK], "it is left")
-    ended = wrapper.metrics()[REFUSED], wrapper.status()["shortfall"], record(here)
+    ended = (
+        wrapper.metrics()[REFUSED],
+        wrapper.status()["shortfall"],
+        record(here)["fallback"],
+    )
     assert (0, None, "") == ended
 
 
@@ -88,7 +88,7 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     here.repository.tag("prd", refused)
 
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
-    at = json.loads((here.store / "published.json").read_text())["published_at"]
+    at = record(here)["published_at"]
     assert 25 == wrapper.status()["details"]["refused"]["files_refused"]
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
     hook = script(here.folder / "hook", f"touch {here.folder}/$GITSYNC_HASH")
@@ -104,7 +104,7 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     wrapper.start()
     success = 'git_sync_count_total{status="success"}'
     wait_until(lambda: 1 == wrapper.metrics().get(success), "it is taken back")
-    assert at == json.loads((here.store / "published.json").read_text())["published_at"]
+    assert at == record(here)["published_at"]
 
 
 @pytest.mark.parametrize(

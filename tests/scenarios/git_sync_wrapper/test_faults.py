@@ -95,6 +95,7 @@ FAULTS: list[tuple[str, str, Situation]] = [
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
     ("not_a_git_server", "info/refs not valid", answers(200, b"<html>\n</html>\n")),
     ("throttled", "error: 429", answers(429)),
+    ("git_sync_usage", "env GITSYNC_VERBOSE", settings(GITSYNC_VERBOSE="x")),
     ("server_error", "error: 500", answers(500)),
     (
         "tls_failed",
@@ -248,22 +249,6 @@ def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) 
     assert aside.startswith(f"{here.link}.replaced-")
     assert Path(aside, "inside").is_dir()
     assert said.startswith("touch-file failed: ")
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_a_cycle_that_takes_too_long_is_abandoned(here: GitSite) -> None:
-    """Two minutes more than git-sync may take are the least."""
-    here.commit_revision(2)
-    gate = program("GIT_SYNC_WRAPPER_GATE_COMMAND", "sleep 70; exit 1")(here)
-    given = {
-        "GITSYNC_SYNC_TIMEOUT": "10s",
-        "GIT_SYNC_WRAPPER_GATE": "command",
-        "GIT_SYNC_WRAPPER_GATE_TIMEOUT": "130s",
-        "GIT_SYNC_WRAPPER_TIMEOUT": "131s",
-        "GIT_SYNC_WRAPPER_MAX_FAILURES": "1",
-    }
-
-    check(here.wrapper(**gate, **given), "cycle_timeout", "longer than 131 s")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Unusual repositories: SHA-256, submodules that come and go, filters."""
 
-import json
 import shutil
 
+from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
 
@@ -94,19 +94,18 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     }
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", **config)
 
-    record = here.store / "published.json"
     said = "needs the filter {}, which git has no program for"
     data = f"data.bin {said.format('lfs')}"
     keys = f"secrets/db.key {said.format('git-crypt')}"
     assert [data, keys] == wrapper.wait_for_event("filter_missing")["paths"]
-    assert [data, keys] == json.loads(record.read_text())["unfiltered"]
+    assert [data, keys] == record(here)["unfiltered"]
     wrapper.wait_for(lambda: wrapper.reason() == "filter_missing", "it is told")
     told = wrapper.wait_until_ready().json()
     assert (told["result"], told["error"]) == ("partial", data)
     assert "GITSYNC_GIT_CONFIG" in told["advice"]
-    record.unlink()
+    (here.store / "published.json").unlink()
     wrapper.sync()
-    assert [data, keys] == json.loads(record.read_text())["unfiltered"]
+    assert [data, keys] == record(here)["unfiltered"]
     one_shot = here.wrapper(
         "--one-time", GITSYNC_ROOT=str(here.folder / "another"), **config
     )
@@ -115,7 +114,7 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
 
     here.repository.commit({"dag.py": POINTER, ".gitattributes": "*.py filter=lfs\n"})
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
-    assert here.repository.head() == json.loads(record.read_text())["refused"]
+    assert here.repository.head() == record(here)["refused"]
     assert f"dag.py: {said.format('lfs')}" in wrapper.get("/readyz").json()["error"]
 
 

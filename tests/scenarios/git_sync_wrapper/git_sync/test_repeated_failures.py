@@ -67,11 +67,3 @@ def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> 
     assert "cycle_finished" == wrapper.sync()["event"], (
         "without polls, SIGHUP still counts"
     )
-
-
-def test_git_sync_itself_names_a_flag_that_it_does_not_know(here: GitSite) -> None:
-
-    failed = here.wrapper("--frob=1").wait_for_event("cycle_failed", 60)
-
-    assert "git_sync_usage" == failed["reason"]
-    assert "unknown flag: --frob" in failed["error"]
