@@ -36,14 +36,13 @@ class Site:
                     source.write(f"def {name}(): ...\n")
         self.write("")
 
-    def add_python(self) -> None:
+    def add_python(self, auth_manager: str = "") -> None:
         """
-        Let Airflow be imported.
+        Let Airflow be imported, and the module of FAB's auth manager.
         """
         (self.packages / "airflow/__init__.py").write_text("")
-        (self.packages / "airflow/providers/fab/auth_manager").mkdir(
-            parents=True, exist_ok=True
-        )
+        folder = self.packages / "airflow/providers/fab/auth_manager"
+        (folder / "fab_auth_manager.py").write_text(auth_manager)
 
     def _add(self, distribution: str, version: str) -> None:
         info = self.packages / f"{distribution}-{version}.dist-info"

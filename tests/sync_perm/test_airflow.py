@@ -106,9 +106,7 @@ def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(
     tmp_path: Path,
 ) -> None:
     site = Site(tmp_path)
-    site.add_python()
-    module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
-    module.write_text("print('hello')\nclass FabAuthManager: ...\n")
+    site.add_python("print('hello')\nclass FabAuthManager: ...\n")
     plugins = site.folder / "plugins"
     plugins.mkdir()
     (plugins / "acme.py").write_text(
@@ -173,11 +171,7 @@ def test_who_applies_access_control_is_up_to_3_3_decided_by_the_setting(
 def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:
     for attribute, restores in (("sync_dag_perms = print", True), ("pass", False)):
         site = Site(tmp_path / str(restores), "3.4.0", "3.10.1")
-        site.add_python()
-        module = (
-            site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
-        )
-        module.write_text(f"class FabAuthManager:\n    {attribute}\n")
+        site.add_python(f"class FabAuthManager:\n    {attribute}\n")
 
         assert ("", restores) == (find(site).unfit, find(site).restores_dags)
 

@@ -38,6 +38,7 @@ def test_reports_a_missing_url(tmp_path: Path) -> None:
         ("$HOME/x", {}, "/home/x"),
         ("x", {"AIRFLOW__CORE__PLUGINS_FOLDER": "~/$NAME"}, "/home/~"),
         ("x", {"AIRFLOW__CORE__PLUGINS_FOLDER": ""}, ""),
+        ("x", {"AIRFLOW_CONFIG": ""}, ""),
     ],
 )
 def test_a_variable_comes_before_airflow_cfg_and_each_is_expanded_until_nothing_is_left(

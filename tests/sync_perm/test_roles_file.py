@@ -363,6 +363,11 @@ def test_a_long_chain_of_roles_is_followed_once_for_each() -> None:
     assert 3_000 == len(want(file, metadata(), DEFINED).items)
 
 
+def write(file: RoleFile, text: str) -> None:
+    Path(file.path).write_text(text)
+    file.refresh()
+
+
 PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on Pools]"
 
 
@@ -394,10 +399,8 @@ PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on 
 def test_reports_mistakes_that_only_the_tables_show(
     tmp_path: Path, text: str, aliases: dict[str, str], expected: str
 ) -> None:
-    path = tmp_path / "roles.yaml"
-    path.write_text(text)
-    file = RoleFile(str(path))
-    file.refresh()
+    file = RoleFile(str(tmp_path / "roles.yaml"))
+    write(file, text)
     found = replace(metadata(roles=["soro"]), aliases=aliases)
     file.compare(found, DEFINED)
 
@@ -407,17 +410,14 @@ def test_reports_mistakes_that_only_the_tables_show(
 def test_the_files_own_mistakes_are_told_before_airflow_tells_what_it_defines(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / "roles.yaml"
-    path.write_text("roles: {a: {from: [b], permissions: [can_read on Jbos]}}")
-    file = RoleFile(str(path))
-    file.refresh()
+    file = RoleFile(str(tmp_path / "roles.yaml"))
+    write(file, "roles: {a: {from: [b], permissions: [can_read on Jbos]}}")
 
     file.compare(metadata(), None)
 
     assert ["'b' is neither"] == [one.problem[:14] for one in file.mistakes]
     assert file.problem, "so it is ignored"
-    path.write_text("roles: {a: {permissions: [can_read on Jbos]}}")
-    file.refresh()
+    write(file, "roles: {a: {permissions: [can_read on Jbos]}}")
     file.compare(metadata(), None)
     assert file.problem is None, "that one is fixed"
     file.compare(metadata(), DEFINED)

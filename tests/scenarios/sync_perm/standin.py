@@ -11,6 +11,8 @@ from typing import Any
 from tests.support.airflow.databases import Database, MariaDb, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import grant, grants_on
+from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.waiting import wait_until
 from tests.sync_perm.site import Site
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -136,3 +138,8 @@ def add_differing_dag(database: Database) -> None:
 def is_synced(database: Database) -> bool:
     """Whether the role `team` has the website."""
     return ("team", "can_read") in grants_on(database, "Website")
+
+
+def wait_until_synced(database: Database) -> None:
+    """Wait for a pass that gives the role `team` the website."""
+    wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)

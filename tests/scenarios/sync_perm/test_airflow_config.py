@@ -70,20 +70,6 @@ def test_takes_the_url_from_wherever_airflow_does(
     assert PASSWORD not in checked.stdout + checked.stderr
 
 
-def test_an_empty_airflow_config_names_no_file(
-    airflow: Airflow, tmp_path: Path
-) -> None:
-    """Airflow takes its default, SQLite, although AIRFLOW_HOME has a file."""
-    (tmp_path / "airflow").mkdir()
-    (tmp_path / "airflow/airflow.cfg").write_text(f"[database]\n{CONN} = mysql://h/d\n")
-    settings = {"AIRFLOW_CONFIG": "", "AIRFLOW_HOME": str(tmp_path / "airflow")}
-
-    checked = run_command("check", airflow, None, tmp_path, settings)
-
-    assert 2 == checked.returncode, checked.stdout
-    assert "is missing: set it to the URL" in checked.stdout
-
-
 def test_a_command_that_fails_is_named_and_not_quoted(
     airflow: Airflow, tmp_path: Path
 ) -> None:

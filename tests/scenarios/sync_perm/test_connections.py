@@ -12,7 +12,7 @@ from tests.scenarios.sync_perm.conftest import (
     StartSyncPerm,
     on_airflow,
 )
-from tests.scenarios.sync_perm.standin import StandIn, is_synced
+from tests.scenarios.sync_perm.standin import StandIn, wait_until_synced
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow, Kind
 from tests.support.airflow.permissions import add_role, grants_on
@@ -139,7 +139,7 @@ def test_what_cannot_be_taken_over_of_a_connection_is_refused_by_name(
     # what psycopg 3 takes and concerns no server
     file.write_text("creation = {'connect_args': {'prepare_threshold': None}}")
     daemon.sighup()
-    wait_until(lambda: is_synced(unsynced), "it is asked again", PASS_SECONDS)
+    wait_until_synced(unsynced)
 
 
 @pytest.mark.usefixtures("only_in_full")
@@ -164,11 +164,7 @@ def test_the_least_privileges_in_the_readme_are_sufficient(
     daemon = start(None, {CONN: postgres.url(database.name, user, SECRET)})
     add_role(database, "team")
 
-    wait_until(
-        lambda: ("team", "can_read") in grants_on(database, "Website"),
-        "ok",
-        PASS_SECONDS,
-    )
+    wait_until_synced(database)
     if not airflow.is_3:  # Airflow 3 syncs only roles
         wait_until(lambda: grants_on(database, "DAG:a"), "ok", PASS_SECONDS)
     daemon.wait_until_good()

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.scenarios.sync_perm.standin import WEBSITE, StandIn, is_synced, small
+from tests.scenarios.sync_perm.standin import (
+    WEBSITE,
+    StandIn,
+    is_synced,
+    small,
+    wait_until_synced,
+)
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.airflow.permissions import add_role
 from tests.support.airflow.sync_perm import (
@@ -89,7 +95,7 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
     assert "database_unreachable" == daemon.get("/readyz").json()["reason"]
     own_postgres.start()
     add_role(database, "team")
-    wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
+    wait_until_synced(database)
 
 
 def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
@@ -118,7 +124,7 @@ def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
     add_role(database, "team")
     daemon.wait_for_event("cycle_failed", SECONDS, seen, reason="database_read_only")
     disturb("ALTER ROLE guest RESET default_transaction_read_only")
-    wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
+    wait_until_synced(database)
 
     seen = disturb("ALTER ROLE guest PASSWORD 'second-Pa55'")
     daemon.wait_for_event("cycle_failed", SECONDS, seen, reason="database_denied")

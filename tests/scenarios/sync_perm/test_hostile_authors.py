@@ -4,6 +4,7 @@ theirs, and one of them stops no other.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ def copy_dag(database: Database, dag_id: str, name: str) -> None:
         " WHERE dag_id = %s",
         (name, dag_id),
     )
+
+
+def read_dags(database: Database, connect: type[Connection]) -> Mapping[str, Any]:
+    """Return the access control of each DAG, as the sidecar reads it."""
+    with closing(connect(parse_url("TEST", database.url))) as connection:
+        reader = Reader(include_dags=True, file=None, has_versions=False)
+        return reader.read(connection).dags
 
 
 def of_all_dags(database: Database) -> list[Any]:
@@ -185,9 +193,7 @@ def test_an_id_that_the_collation_takes_for_another_is_read_as_reserved(
     for dag_id in ("páy", "new", "NEW"):
         add_dag(database, dag_id, {"Op": ["can_edit"]})
 
-    with closing(Connection(parse_url("TEST", database.url))) as connection:
-        reader = Reader(include_dags=True, file=None, has_versions=False)
-        dags = reader.read(connection).dags
+    dags = read_dags(database, Connection)
 
     reasons = {dag_id: getattr(dag, "reason", "") for dag_id, dag in dags.items()}
     assert {"páy": "name_reserved", "new": "name_reserved", "NEW": ""} == reasons
@@ -227,12 +233,10 @@ def test_what_is_too_large_does_not_leave_the_database(postgres: Postgres) -> No
             read.extend(str(value) for row in found for value in row)
             return found
 
-    with closing(Noting(parse_url("TEST", database.url))) as connection:
-        reader = Reader(include_dags=True, file=None, has_versions=False)
-        dags = reader.read(connection).dags
+    dags = read_dags(database, Noting)
 
     assert access == dags["fits"]
-    assert "dag_too_large" == getattr(dags["large"], "reason", "")
+    assert "dag_too_large" == dags["large"].reason
     assert MOST_BYTES <= sum(map(len, read)) < 2 * MOST_BYTES
 
 

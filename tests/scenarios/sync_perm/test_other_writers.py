@@ -1,9 +1,7 @@
 """
-Other writers of the same rows: Airflow itself, and a sidecar of another Airflow
-version.
+Other writers of the same rows, such as the web server.
 """
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, starting
+from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
@@ -105,39 +103,3 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     assert ([], 0) == (daemon.find_events("rows_undone"), null_rows(database))
     airflow.full_sync(database, home)
     assert [] == difference(ours, contents(database))
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_sidecars_of_two_airflow_versions_on_one_database_do_not_fight(
-    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
-) -> None:
-    """
-    As in an upgrade: the database is migrated under the old sidecar, which then only
-    reads.
-    """
-    new = Airflow.install_or_skip("3")
-    home = tmp_path
-    settings = {"SYNC_PERM_INCLUDE_DAGS": "true"}
-    add_role(database, "team")
-    old = start(database, settings).until_good()
-    # psycopg 3 cannot migrate
-    url = database.url.replace("postgresql", "postgresql+psycopg2")
-    migrate = f"{new.bin}/airflow db migrate"
-    variables = new.environment(url, home)
-    subprocess.run(
-        migrate.split(), env=variables, cwd=home, check=True, capture_output=True
-    )
-    new.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
-    both = starting(new, tmp_path / "new")
-    other = next(both)(database, settings).until_good()
-    failed = old.wait_for_event(
-        "cycle_failed", PASS_SECONDS, reason="database_not_migrated"
-    )
-
-    assert "Make sure the command is run using Airflow version 2.11" in failed["error"]
-    assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
-    assert [] == other.find_events("rows_undone")
-    ours = contents(database)
-    new.full_sync(database, home)
-    assert [] == difference(ours, contents(database))
-    next(both, None)

@@ -19,7 +19,7 @@ from tests.scenarios.sync_perm.standin import (
     WEBSITE,
     StandIn,
     add_differing_dag,
-    is_synced,
+    wait_until_synced,
 )
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.permissions import add_role, revoke
@@ -109,7 +109,7 @@ def test_reports_a_killed_pass_and_shows_no_password_in_its_arguments(
 
     assert not any(PASSWORD in line for line in lines)
     assert_one_line_each(daemon, "pass_killed")
-    wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
+    wait_until_synced(unsynced)
     daemon.wait_until_good()
     failures = daemon.sample("sidecar_failures_total", reason="pass_killed")
     assert 1.0 == failures, "the pause after a pass is no failure"
@@ -155,7 +155,7 @@ def test_rows_that_another_process_undoes_are_named_and_not_fought_over(
     for _ in range(2):
         daemon.wait_until_good()
         revoke(unsynced, "team", "can_read", "Website")
-        wait_until(lambda: is_synced(unsynced), "granted again", PASS_SECONDS)
+        wait_until_synced(unsynced)
 
     undone = daemon.wait_for_event("rows_undone", PASS_SECONDS)
 
