@@ -110,7 +110,6 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
             "\n" + "- " * 40_000,
             "2: (file): is not plain YAML: has an alias, or is nested",
         ),
-        ("{a: " * 40_000, "1: (file): is not plain YAML: has an alias, or is nested"),
         ("roles: {}\n# \udcff", "2: (file): is not plain YAML: invalid leading UTF-8"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.aws.fake_aws import FakeSts
+from tests.support.aws.fake_aws import ROLE_ARN
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with, hang
@@ -82,6 +82,17 @@ def answers(status: int, body: bytes = b"", **given: str) -> Situation:
     return situation
 
 
+def sts_answers(code: str) -> Situation:
+    said = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"
+    role = {"AWS_ROLE_ARN": ROLE_ARN, "AWS_ENDPOINT_URL_STS": "{server}"}
+
+    def situation(here: GitSite) -> Settings:
+        token = secret("AWS_WEB_IDENTITY_TOKEN_FILE", b"web identity", **CODECOMMIT)
+        return answers(403, said.encode(), **role)(here) | token(here)
+
+    return situation
+
+
 # A git that is too old for `git config set`, as git-sync 4.8 calls it.
 USAGE = """\
 case "$1" in
@@ -139,6 +150,9 @@ FAULTS: list[tuple[str, str, Situation]] = [
         "the secret_key from env is empty, or contains",
         settings(**CODECOMMIT, **KEYS | {"AWS_SECRET_ACCESS_KEY": "hush\n"}),
     ),
+    ("credentials_denied", "AccessDenied", sts_answers("AccessDenied")),
+    ("credentials_expired", "Expired", sts_answers("ExpiredTokenException")),
+    ("credentials_unavailable", "Internal", sts_answers("InternalFailure")),
     ("region_missing", "127.0.0.1", settings(**CODECOMMIT, **KEYS)),
     ("access_denied", "AKIA0123", a_role_without_rights),
     (
@@ -186,28 +200,6 @@ def test_each_fault_has_its_reason(
     (gave_up,) = wrapper.find_events("sidecar_gave_up", reason="failure_limit")
     assert gave_up["error"].startswith(f"{reason}: "), gave_up
     assert not here.shown()
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("AccessDenied", "credentials_denied"),
-        ("ExpiredTokenException", "credentials_expired"),
-        ("InternalFailure", "credentials_unavailable"),
-    ],
-)
-def test_each_refusal_of_sts_has_its_reason(
-    here: GitSite, code: str, reason: str
-) -> None:
-    (token := here.folder / "token").write_text("web identity")
-    with FakeSts() as sts:
-        said = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"
-        sts.inject(answer_with(Answer(403, {}, said.encode())))
-        wrapper = here.wrapper(
-            **sts.environment(token) | CODECOMMIT, GIT_SYNC_WRAPPER_MAX_FAILURES="1"
-        )
-
-        check(wrapper, reason, code)
 
 
 @pytest.mark.parametrize(
