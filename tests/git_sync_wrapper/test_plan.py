@@ -34,9 +34,9 @@ HOLDER = [
     # only git-sync can ask for a GitHub App
     (Work(), Situation(OF_MAIN, OLD)),
     # the gate refuses the newest commit
-    (Wait(), Situation(OF_MAIN, **CAME, refusal=REFUSED)),
+    (Wait(REFUSED), Situation(OF_MAIN, **CAME, refusal=REFUSED)),
     # the gate refuses every commit, on an empty volume
-    (Wait(), Situation(Published(), **CAME, refusal=REFUSED)),
+    (Wait(REFUSED), Situation(Published(), **CAME, refusal=REFUSED)),
     # the gate should be asked again
     (Work(), Situation(OF_MAIN, **CAME, refusal=REFUSED, is_gate_due=True)),
     # the refused commit was taken back

@@ -144,8 +144,8 @@ class Session:
         match decide(situation, options):
             case Done():  # nearly every cycle: nothing was pushed
                 outcome = self._confirm(published, fence)
-            case Wait():  # somebody has to fix the commit that the gate refuses
-                outcome = self._refused(volume.published(), fence)
+            case Wait(why):  # somebody has to fix the commit that the gate refuses
+                outcome = self._refused(volume.published(), why, fence)
             case Work():
                 outcome = self._bring(volume, published, fence)
         is_news = outcome.result == "changed" or (is_first and parts.past.announced)
@@ -200,10 +200,10 @@ class Session:
                 # one.
                 self._judge.note(refusal)
                 volume.record_refusal(commit, fence)
-                return self._refused(published, fence)
+                return self._refused(published, refusal, fence)
             good = self._judge.fall_back(refusal, volume, fence)
             if not good:
-                return self._refused(volume.published(), fence)
+                return self._refused(volume.published(), refusal, fence)
         self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
@@ -213,9 +213,8 @@ class Session:
             raise self._judge.undecided
         if refusal is None:
             return Outcome("changed", commit)
-        return replace(
-            self._refused(volume.published(), fence), counts={"commits_published": 1}
-        )
+        outcome = self._refused(volume.published(), refusal, fence)
+        return replace(outcome, counts={"commits_published": 1})
 
     def _publish_accepted(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
@@ -308,8 +307,9 @@ class Session:
             return replace(waits, why=error)
         if remote and remote in (published.fallback, published.refused):
             said = f"the log of {holder} has the reason"
-            self._judge.note(RevisionRefused(remote, [Finding("", None, said)]))
-            return self._refused(published, fence)
+            refusal = RevisionRefused(remote, [Finding("", None, said)])
+            self._judge.note(refusal)
+            return self._refused(published, refusal, fence)
         # Of a GitHub App only the holder can ask; a ref may be the hash of a tag.
         if remote in (None, published.commit, published.ref):
             return self._confirm(published, fence)
@@ -364,7 +364,9 @@ class Session:
                 )
         return Outcome("unchanged", commit)
 
-    def _refused(self, published: Published, fence: Fence) -> Outcome:
+    def _refused(
+        self, published: Published, why: SidecarError, fence: Fence
+    ) -> Outcome:
         """
         Return the outcome of a refusal. Unless the ref is pinned, a one-shot may still
         succeed, and the first sync of a process starts the hooks for what is published.
@@ -377,7 +379,7 @@ class Session:
         )
         if is_enough and not self._parts.past.announced:
             self._announce(commit, fence)
-        return Outcome("partial", commit, why=self._judge.refusal, is_enough=is_enough)
+        return Outcome("partial", commit, why=why, is_enough=is_enough)
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """
@@ -440,6 +442,8 @@ class Session:
             problem = failure("nothing_published", said)
         elif damage:
             problem = failure("files_damaged", damage)
+        elif options.is_pinned and refusal is not None:
+            problem = refusal
         elif is_holder and (elsewhere := published.problem(options)):
             problem = failure("published_elsewhere", elsewhere)
         readiness = Readiness(

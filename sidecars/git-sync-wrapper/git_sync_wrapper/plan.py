@@ -47,6 +47,8 @@ class Wait:
     Nothing can be done before somebody else acts.
     """
 
+    why: SidecarError
+
 
 @dataclass(frozen=True)
 class Done:
@@ -67,6 +69,6 @@ def decide(situation: Situation, options: Options) -> Work | Wait | Done:
     is_here = options.is_pinned or published.commit == remote
     # The noted refusal may concern an older commit.
     if situation.refusal is not None and published.commit != remote:
-        return Work() if situation.is_gate_due else Wait()
+        return Work() if situation.is_gate_due else Wait(situation.refusal)
     # What arrived may be gone again: a backup of the volume was restored.
     return Done() if is_here and published.is_settled(options) else Work()

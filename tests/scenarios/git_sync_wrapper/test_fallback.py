@@ -73,6 +73,19 @@ def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
 
 
+def test_a_refused_pin_is_the_reason_beside_what_was_published_before(
+    here: GitSite,
+) -> None:
+    before = good(here)
+    here.wrapper("--one-time").wait_for_exit()
+    wrapper = here.wrapper(GITSYNC_REF=bad(here), **GATE)
+
+    wrapper.wait_for_event("cycle_finished", reason="revision_refused")
+
+    assert (before, 503) == (here.shown(), wrapper.get("/readyz").status)
+    assert "revision_refused" == wrapper.get("/readyz").json()["reason"]
+
+
 def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     here: GitSite,
 ) -> None:
