@@ -131,8 +131,9 @@ def run_daemon(
     if not settings.one_shot:
         from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
 
-        endpoint = Endpoint(about, health, sidecar, metrics, settings.status_page)
-        endpoint.start(settings.http_bind, f"{prefix}HTTP_BIND")
+        Endpoint(about, health, sidecar, metrics, settings.status_page).start(
+            settings.http_bind, f"{prefix}HTTP_BIND"
+        )
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)
@@ -146,9 +147,11 @@ def _note_crash(health: Health, crash: threading.ExceptHookArgs) -> None:
     """
     name = getattr(crash.thread, "name", "unknown")
     cause = explain(crash.exc_value or crash.exc_type())
-    said = f"the thread {name} has ended: {cause.message}"
-    advice = f"Liveness restarts the container. {cause.advice}"
-    why = SidecarError(cause.reason, said, advice)
+    why = SidecarError(
+        cause.reason,
+        f"the thread {name} has ended: {cause.message}",
+        f"Liveness restarts the container. {cause.advice}",
+    )
     health.crash = Standing(why, time.time(), result="failed")
     log.error("thread_crashed", thread=name, exc_info=crash.exc_value)
 

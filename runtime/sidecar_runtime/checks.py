@@ -137,11 +137,12 @@ def daemon(bind: tuple[str, int]) -> bool:
         bind: The host and port of the daemon, from the settings that it shares with
             this process.
     """
-    where = f"{bind[0] or 'localhost'}:{bind[1]}"
+    host = bind[0] or "localhost"
     try:
-        said = _ask(bind)
+        said = _ask(host, bind[1])
     except TimeoutError:
-        say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
+        text = f"accepts connections at {host}:{bind[1]} but does not answer"
+        say("FAIL", "daemon", text)
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
     if "published_seconds_ago" not in said:  # it is no daemon of ours
@@ -166,7 +167,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     return bool(is_good)
 
 
-def _ask(bind: tuple[str, int]) -> dict[str, Any]:
+def _ask(host: str, port: int) -> dict[str, Any]:
     """
     Return the daemon's answer; empty if nothing answers, or not with a JSON object.
     HTTP/1.0 makes any server close the connection after its answer.
@@ -174,9 +175,8 @@ def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     Raises:
         TimeoutError: The daemon accepts the connection, but does not answer.
     """
-    place = (bind[0] or "localhost", bind[1])
     try:
-        with socket.create_connection(place, ANSWER_SECONDS) as connection:
+        with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
             connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
             # it closes the connection
             answer = connection.makefile("rb").read(ANSWER_BYTES)

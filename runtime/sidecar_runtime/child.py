@@ -39,7 +39,8 @@ Hears = Sequence[Hear | None]
 """Of standard output, and of standard error if it is a pipe of its own."""
 Watch = Callable[[], object]
 Process = subprocess.Popen[bytes]
-
+# Whether a child has ended; it stays to be waited for.
+_UNREAPED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 # The children that a thread waits for, and the lock under which one is started.
 _attended: set[int] = set()
@@ -209,10 +210,7 @@ def _listen(process: Process, hears: Hears, until: float, watch: Watch) -> None:
         has_ended = False
         while not has_ended:
             # It is not reaped, so that its id is not reused.
-            status = os.waitid(
-                os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
-            )
-            has_ended = status is not None
+            has_ended = os.waitid(os.P_PID, process.pid, _UNREAPED) is not None
             tick = TICK_SECONDS if selector.get_map() else CLOSED_TICK_SECONDS
             for key, _ in selector.select(0.0 if has_ended else tick):
                 chunk = os.read(key.fd, PIPE_BYTES)
@@ -248,9 +246,8 @@ def _reap_strays() -> None:
     """
     if os.getpid() != 1:
         return
-    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
     with _starting, suppress(ChildProcessError):
-        while ended := os.waitid(os.P_ALL, 0, how):
+        while ended := os.waitid(os.P_ALL, 0, _UNREAPED):
             if ended.si_pid in _attended:
                 break  # its own thread waits for it
             os.waitpid(ended.si_pid, 0)

@@ -132,12 +132,14 @@ def waits_for_holder(holder: str) -> Outcome:
     Args:
         holder: As the lock names it, such as ``pid 7 on airflow-0``.
     """
-    said = f"{holder} holds the lock of the target"
-    advice = "Nothing is wrong in a rolling update. Otherwise look for that process."
     return Outcome(
         "waiting",
         counts={"holder": holder},
-        why=SidecarError("target_locked", said, advice),
+        why=SidecarError(
+            "target_locked",
+            f"{holder} holds the lock of the target",
+            "Nothing is wrong in a rolling update. Otherwise look for that process.",
+        ),
     )
 
 
@@ -256,13 +258,13 @@ class Health:
         is_quiet = last and last.result in QUIET and not last.is_publish
         if last and is_same and is_quiet and last.result == outcome.result:
             before = before[1:]
-        past = PastCycle(now - seconds, seconds, outcome)
-        self.cycles = (past, *before)[:PAST_CYCLES]
-        so_far = self.standing
-        failures = so_far.failures + (outcome.result == "failed")
+        self.cycles = (PastCycle(now - seconds, seconds, outcome), *before)[
+            :PAST_CYCLES
+        ]
+        failures = self.standing.failures + (outcome.result == "failed")
         self.standing = Standing(
             why=why,
-            since=so_far.since if is_same else now,
+            since=self.standing.since if is_same else now,
             failures=failures if outcome.result in ("failed", "waiting") else 0,
             result=outcome.result,
             until=outcome.until,

@@ -246,10 +246,9 @@ class Loop:
                 executors={"default": {"type": "debug"}}, timezone=UTC
             )
             self._scheduler.start()
-        seconds = (
+        self._give_up_at = time.monotonic() + (
             settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         )
-        self._give_up_at = time.monotonic() + seconds
         self._state: Idle | Running | None
         """None: the process is about to end."""
         self._rest(0.0)
@@ -280,11 +279,16 @@ class Loop:
                 state = self._state
                 if isinstance(state, Running) and time.monotonic() >= state.slow_at:
                     self._tell_slow(state)
-                left = min(self._state.until - time.monotonic(), NOTICE_SECONDS)
+                left = min(state.until - time.monotonic(), NOTICE_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
-                    self._act_in_time(self._state)
+                    if time.monotonic() < state.until:
+                        continue
+                    if isinstance(state, Running):
+                        self._abandon(state.fence)
+                    else:  # whatever the wall clock says
+                        self._start(state.asker)
             return EXIT_DONE
         finally:
             self._revoke()
@@ -342,17 +346,6 @@ class Loop:
                 at = state.until
             self._state = state._replace(until=min(state.until, at), asker=asker)
 
-    def _act_in_time(self, state: Idle | Running) -> None:
-        """
-        Abandon a cycle that took too long, or start one, whatever the wall clock says.
-        """
-        if time.monotonic() < state.until:
-            return
-        if isinstance(state, Running):
-            self._abandon(state.fence)
-        else:
-            self._start(state.asker)
-
     def _start(self, asker: Event | None) -> None:
         """
         Start a cycle; while an abandoned one hangs, note that none can.
@@ -386,14 +379,13 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        fence = state.fence
-        said = f"the running cycle takes longer than those before it{fence.step}"
+        said = f"the running cycle takes longer than those before it{state.fence.step}"
         advice = (
             f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
             "line has the stack of what it waits on."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
-        why = fence.blame or SidecarError("cycle_slow", said, advice)
+        why = state.fence.blame or SidecarError("cycle_slow", said, advice)
         self._health.slow = Standing(why, began_at)
         self._state = state._replace(slow_at=float("inf"))
         log.info("cycle_slow", **why.log_fields(), stack=self._worker.stack())
@@ -404,15 +396,14 @@ class Loop:
         """
         # Once it is revoked, it does something else.
         stack = self._worker.stack()
-        settings = self._settings
         # A sidecar may allow its cycles more than the variable says.
         late = (
-            f"the cycle took longer than {settings.timeout_seconds:g} s{fence.step} and "
-            "was abandoned"
+            f"the cycle took longer than {self._settings.timeout_seconds:g} s{fence.step} "
+            "and was abandoned"
         )
         advice = (
             "The log's line cycle_abandoned says what it waits on. Or raise "
-            f"{settings.variable_prefix}TIMEOUT."
+            f"{self._settings.variable_prefix}TIMEOUT."
         )
         log.warning("cycle_abandoned", stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
@@ -425,13 +416,14 @@ class Loop:
         ends.
         """
         assert isinstance(self._state, Running)
-        is_asked_for = self._state.fence.is_asked_for
         again = self._state.again
         seconds = time.monotonic() - self._state.started_at
         self._tell_end(self._health.slow)
         self._health.slow = Standing()
         if isinstance(end, Outcome):
-            self._record_success(end, seconds, is_asked_for=is_asked_for)
+            self._record_success(
+                end, seconds, is_asked_for=self._state.fence.is_asked_for
+            )
             if self._settings.one_shot and (end.is_success or end.is_enough):
                 self._state = None
                 return
@@ -581,8 +573,10 @@ class Loop:
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(health.standing.failures)
-        is_standby = outcome.reason == "target_locked"
-        if outcome.result not in ("waiting", "failed") or is_standby:
+        if (
+            outcome.result not in ("waiting", "failed")
+            or outcome.reason == "target_locked"
+        ):
             metrics.last_success.set_to_current_time()
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()

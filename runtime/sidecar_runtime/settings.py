@@ -94,8 +94,8 @@ def setting(variable: str, parse: Callable[[str], Any], **more: Any) -> Any:
     Declare a field that is read from the environment, with the arguments of a
     :class:`Spec`.
     """
-    spec = Spec(variable, parse, **{"allowed": getattr(parse, "allowed", ""), **more})
-    return dataclasses.field(metadata={_SPEC: spec})
+    more = {"allowed": getattr(parse, "allowed", ""), **more}
+    return dataclasses.field(metadata={_SPEC: Spec(variable, parse, **more)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,20 +31,18 @@ def start_child(*, is_fork: bool = False) -> Popen[bytes]:
     Raises:
         OSError: No process can be started.
     """
-    # -I: it will hold secrets, so the working directory and PYTHON* must not affect a
-    # new process.
-    program = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain"]
     for name in SHARED.split() if is_fork else ():
         import_module(name)
-    instead = _be_the_child if is_fork else None
     return Popen(
-        program,
+        # -I: it will hold secrets, so the working directory and PYTHON* must not affect
+        # a new process.
+        [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain"],
         -1,
         None,
         PIPE,
         PIPE,
         PIPE,
-        instead,
+        _be_the_child if is_fork else None,
         start_new_session=True,
         restore_signals=False,
     )

@@ -90,13 +90,12 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
     """
     profile = session.get_scoped_config()
     s3 = profile.get("s3") or {}
-    has_endpoint = not session.get_config_variable("ignore_configured_endpoint_urls")
     endpoint = ConfiguredEndpointProvider(session.full_config, profile, "s3")
-    is_dual_stack = session.get_config_variable("use_dualstack_endpoint")
+    is_ignored = session.get_config_variable("ignore_configured_endpoint_urls")
     return {
         "credentials": None,
         "region": session.get_config_variable("region"),
-        "endpoint_url": endpoint.provide() if has_endpoint else None,
+        "endpoint_url": None if is_ignored else endpoint.provide(),
         # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its
         # configuration.
         "ca_bundle": session.get_config_variable("ca_bundle")
@@ -104,7 +103,8 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
         "addressing_style": s3.get("addressing_style"),
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),
         "use_dualstack": bool(
-            is_dual_stack or s3.get("use_dualstack_endpoint") == "true"
+            session.get_config_variable("use_dualstack_endpoint")
+            or s3.get("use_dualstack_endpoint") == "true"
         ),
     }
 
@@ -130,11 +130,13 @@ def whoami(session: botocore.session.Session) -> dict[str, Any]:
     """
     Ask STS for the caller identity, once and with a short timeout.
     """
-    config = Config(
-        connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}
+    sts: Any = session.create_client(
+        "sts",
+        region_name=session.get_config_variable("region") or "us-east-1",
+        config=Config(
+            connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}
+        ),
     )
-    region = session.get_config_variable("region") or "us-east-1"
-    sts: Any = session.create_client("sts", region_name=region, config=config)
     return {"arn": sts.get_caller_identity()["Arn"]}
 
 
@@ -151,8 +153,10 @@ def classify(error: Exception) -> str:
         return "credentials_expired" if "Expired" in code else "credentials_unavailable"
     if _AGENT_REFUSED.search(str(error)):
         return "credentials_denied"
-    found = (reason for kind, reason in _REASONS.items() if isinstance(error, kind))
-    return next(found, "credentials_unavailable")
+    return next(
+        (reason for kind, reason in _REASONS.items() if isinstance(error, kind)),
+        "credentials_unavailable",
+    )
 
 
 def remedy(error: Exception) -> str:
@@ -210,12 +214,13 @@ def answer(question: str) -> dict[str, Any]:
     try:
         return questions[question](open_session())
     except Exception as error:  # noqa: BLE001 - also those of the libraries that it uses
-        failure = {
-            "reason": classify(error),
-            "message": shown(error),
-            "advice": remedy(error),
+        return {
+            "error": {
+                "reason": classify(error),
+                "message": shown(error),
+                "advice": remedy(error),
+            }
         }
-        return {"error": failure}
 
 
 def main() -> NoReturn:

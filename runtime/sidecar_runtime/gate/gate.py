@@ -142,15 +142,22 @@ def check_gate(settings: GateSettings) -> list[Problem]:
     Return the problems of the gate's settings in combination.
     """
     prefix = settings.variable_prefix
-    seconds = settings.gate_timeout_seconds
     found = []
     if settings.gate == "command" and settings.gate_command is None:
         found.append(
             Problem(f"{prefix}GATE_COMMAND", "", f"is needed by {prefix}GATE=command")
         )
-    if settings.gate != "off" and seconds >= settings.timeout_seconds:
-        limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
-        found.append(Problem(f"{prefix}GATE_TIMEOUT", f"{seconds:g}", limit))
+    if (
+        settings.gate != "off"
+        and settings.gate_timeout_seconds >= settings.timeout_seconds
+    ):
+        found.append(
+            Problem(
+                f"{prefix}GATE_TIMEOUT",
+                f"{settings.gate_timeout_seconds:g}",
+                f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s",
+            )
+        )
     return found
 
 
@@ -166,8 +173,11 @@ class Undecided(SidecarError):
     """
 
     def __init__(self, message: str, remedy: str) -> None:
-        advice = f"{remedy} The check is repeated with backoff; SIGHUP repeats it now."
-        super().__init__("gate_undecided", message, advice)
+        super().__init__(
+            "gate_undecided",
+            message,
+            f"{remedy} The check is repeated with backoff; SIGHUP repeats it now.",
+        )
         self.remedy = remedy
 
 
@@ -260,8 +270,10 @@ def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
 
 
 def _no_verdict(what: str, code: int, said: str) -> Undecided:
-    end = f"{what} ended with {child.ending(code)}: {_last_line(said) or 'no output'}"
-    return Undecided(end, "Check its output and the container's memory limit.")
+    return Undecided(
+        f"{what} ended with {child.ending(code)}: {_last_line(said) or 'no output'}",
+        "Check its output and the container's memory limit.",
+    )
 
 
 def _last_line(said: str) -> str:
@@ -302,12 +314,12 @@ class RevisionRefused(SidecarError):
 
     def __init__(self, revision: str, findings: Sequence[Finding]) -> None:
         more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
-        message = f"the gate refuses revision {revision}: {findings[0]}{more}"
-        advice = (
+        super().__init__(
+            "revision_refused",
+            f"the gate refuses revision {revision}: {findings[0]}{more}",
             "Fix it at the source, or change the pin; until then, what is published stays. "
-            "If the gate is wrong, correct it: SIGHUP asks it again."
+            "If the gate is wrong, correct it: SIGHUP asks it again.",
         )
-        super().__init__("revision_refused", message, advice)
         self.revision = revision
         self.every = findings
         self.findings = findings[:NAMED_FINDINGS]
@@ -460,7 +472,9 @@ class Gate:
 
     def _note(self, verdict: _Verdict, refusal: RevisionRefused | None) -> None:
         told = verdict.refusal.findings if verdict.refusal else []
-        verdict.refusal, verdict.silences, verdict.due_at = refusal, 0, float("inf")
+        verdict.refusal = refusal
+        verdict.silences = 0
+        verdict.due_at = float("inf")
         self._metrics.checks("refused" if refusal else "accepted").inc()
         if refusal is None:
             return

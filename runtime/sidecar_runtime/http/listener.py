@@ -152,8 +152,10 @@ class Listener:
         method, path = found.groups() if found else ("", "")
         log.debug("http_request", method=method, path=path)
         if method not in ("GET", "HEAD"):
-            said = b'{"error": "GET and HEAD of HTTP/1 only"}\n'
-            answer = Answer(HTTPStatus.METHOD_NOT_ALLOWED, said)
+            answer = Answer(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                b'{"error": "GET and HEAD of HTTP/1 only"}\n',
+            )
         else:
             try:
                 answer = self._answer(path)
@@ -195,5 +197,6 @@ def listen(bind: tuple[str, int], setting: str) -> socket.socket:
         )[0]
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             why += " (another container of this pod?): set another port, or 0 for any free one"
-        problem = Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")
-        raise SettingsError([problem]) from error
+        raise SettingsError(
+            [Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")]
+        ) from error

@@ -45,14 +45,12 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     Return the answer of /status, ready for JSON: that of /readyz, and more.
     """
-    facts = readiness_facts(health, sidecar)
-    docs = f"{DOCS}sidecars/{quote(about.sidecar)}/README.md#failures"
     return {
         **about._asdict(),
-        **facts,
+        **readiness_facts(health, sidecar),
         "published_at": _iso(sidecar.readiness().published_at),
         "consecutive_failures": health.standing.failures,
-        "docs": docs,
+        "docs": f"{DOCS}sidecars/{quote(about.sidecar)}/README.md#failures",
         "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.cycles],
         "details": sidecar.details(),
@@ -66,7 +64,6 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     readiness = sidecar.readiness()
     told = health.told(readiness)
     error = told.why
-    last = health.last
     published_at = readiness.published_at
     return {
         "ready": readiness.ready,
@@ -75,7 +72,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "published_seconds_ago": published_at and round(time.time() - published_at, 1),
         "problem": readiness.problem and readiness.problem.message,
         "shortfall": readiness.shortfall or None,
-        "result": last and last.result,
+        "result": health.last and health.last.result,
         "reason": error and error.reason,
         "error": error and error.message,
         "advice": error and (error.advice or None),
@@ -116,7 +113,6 @@ def page(facts: Mapping[str, Any]) -> bytes:
     """
     name = _text(facts["sidecar"])
     pod = [str(text) for text in facts["pod"].values() if text]
-    good = [word for word in ("ready", "alive") if facts[word]]
     bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
     is_calm = facts["ready"] and facts["reason"] in CALM
     if facts["consecutive_failures"]:
@@ -124,7 +120,9 @@ def page(facts: Mapping[str, Any]) -> bytes:
     elif facts["reason"] and not is_calm:
         bad.append(_text(facts["reason"]))
     state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
-    marks = [f"<span class=good>{word}</span>" for word in good]
+    marks = [
+        f"<span class=good>{word}</span>" for word in ("ready", "alive") if facts[word]
+    ]
     marks += [f"<span class=bad>{word}</span>" for word in bad]
     shown = {
         "now": _iso(time.time()),

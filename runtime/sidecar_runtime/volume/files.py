@@ -100,8 +100,9 @@ def is_at(name: str, above: int, opened: int) -> bool:
     """
     # it is gone; on NFS, the open one is stale if another client removed it
     with suppress(OSError):
-        found = os.stat(name, dir_fd=above, follow_symlinks=False)
-        return os.path.samestat(found, os.fstat(opened))
+        return os.path.samestat(
+            os.stat(name, dir_fd=above, follow_symlinks=False), os.fstat(opened)
+        )
     return False
 
 
@@ -340,12 +341,11 @@ class TargetLock:
                 return False
             stack.pop_all()
         self._fd = fd
-        holder = f"pid {os.getpid()} on {os.uname().nodename}"
         # Another name of it is another file to somebody: nothing is written there.
         if os.fstat(fd).st_nlink == 1:
             with suppress(OSError):  # a full disk: the lock is held regardless
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, holder.encode(), 0)
+                os.pwrite(fd, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
         return True
 
     def release(self) -> None:

@@ -108,10 +108,9 @@ class Snapshots(NamedTuple):
         Return all snapshots that this process may open, most recently replaced first;
         the current one has no fixed position.
         """
-        names = os.listdir(self.store)
         dated = [
             (found.st_mtime_ns, name)
-            for name in names
+            for name in os.listdir(self.store)
             if (found := self._found(name))
             and os.access(name, os.R_OK, dir_fd=self.store, effective_ids=True)
         ]
@@ -171,8 +170,11 @@ class Snapshots(NamedTuple):
             root = self.root
             remove_tree(beside, root)  # of a swap that failed
             if stat_in(beside, root):
-                said = f"{beside!r} is in the way of the link, and cannot be removed"
-                raise SidecarError("link_blocked", said, LINK_ADVICE)
+                raise SidecarError(
+                    "link_blocked",
+                    f"{beside!r} is in the way of the link, and cannot be removed",
+                    LINK_ADVICE,
+                )
             make_symlink(f"{self.store_path}/{revision}", beside, dir_fd=root)
             os.rename(beside, self.link, src_dir_fd=root, dst_dir_fd=root)
             if self.fsync:
@@ -206,9 +208,8 @@ class Snapshots(NamedTuple):
         """
         kept = list(filter(None, dict.fromkeys((published, self.current()))))
         older = [revision for revision in self.revisions() if revision not in kept]
-        all_asked = self.asked()
-        asked = [revision for revision in older if revision in all_asked]
-        others = [revision for revision in older if revision not in all_asked]
+        asked = [revision for revision in self.asked() if revision in older]
+        others = [revision for revision in older if revision not in asked]
         # If nothing is shown, one of the others is all that is left of the last good
         # state.
         spared = {
@@ -278,8 +279,9 @@ class Snapshots(NamedTuple):
         with suppress(OSError):
             os.unlink(self.link + BESIDE, dir_fd=self.root)
         for name in os.listdir(self.store):
-            is_left = name.endswith(ASKED) and not self.has(name.removesuffix(ASKED))
-            if is_left or name.startswith("."):
+            if name.startswith(".") or (
+                name.endswith(ASKED) and not self.has(name.removesuffix(ASKED))
+            ):
                 remove_tree(name, self.store)
 
     def _link(self) -> str:

@@ -46,8 +46,12 @@ def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     unknown(names)
-    results = [_check(settings, entry, who) for entry in settings.entries]
-    return exit_code([*results, daemon(settings.http_bind)])
+    return exit_code(
+        [
+            *(_check(settings, entry, who) for entry in settings.entries),
+            daemon(settings.http_bind),
+        ]
+    )
 
 
 def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
@@ -118,8 +122,7 @@ def _is_readable(ccache: str, made: os.stat_result, who: tuple[int, int]) -> boo
     """
     name = f"uid {who[0]} with group {who[1]}"
     folder = os.path.dirname(ccache)
-    above = os.stat(folder)
-    wrong = _refusal(folder, above, who, stat.S_IXOTH)
+    wrong = _refusal(folder, os.stat(folder), who, stat.S_IXOTH)
     wrong = wrong or _refusal(ccache, made, who, stat.S_IROTH)
     if not wrong:
         say("ok", "consumer", f"{name} can read it")

@@ -35,10 +35,14 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon."
-    example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
-    also = f"Airflow's own variables, for settings that are unset: {', '.join(CHART_NAMES)}"
-    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
+    parser = make_parser(
+        "kerberos-sidecar",
+        "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon.",
+        Settings,
+        PREFIX,
+        example="KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar",
+        also=f"Airflow's own variables, for settings that are unset: {', '.join(CHART_NAMES)}",
+    )
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands"
     )

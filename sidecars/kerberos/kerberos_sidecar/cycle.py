@@ -181,10 +181,12 @@ class KerberosSidecar:
             CycleAbandoned: The fence was revoked.
         """
         settings = self._settings
-        fence = turn.fence
         # First the volume: if it is full or read-only, no KDC is asked.
-        has_published = account.state.last is not None
-        with Staging(account.entry, fence, has_published=has_published) as staging:
+        with Staging(
+            account.entry,
+            turn.fence,
+            has_published=account.state.last is not None,
+        ) as staging:
             account.group = staging.made.st_gid
             keytab = prepare(account, settings)
             now_due = account.plan()
@@ -210,7 +212,7 @@ class KerberosSidecar:
             cause=next_cause,
             zero_at=asked.now - asked.at,
         )
-        with fence:
+        with turn.fence:
             account.state = State(last)
             self._metrics.record(account, seconds)
         turn.acquired += 1

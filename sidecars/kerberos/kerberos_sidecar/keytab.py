@@ -255,7 +255,8 @@ def _read_key(record: Octets) -> tuple[Principal, Key]:
 def _explain_unread(path: str, error: OSError) -> SidecarError:
     if error.errno in _ABSENT:
         return failure("keytab_missing", f"no keytab is at {path}: {error.strerror}")
-    who = f"uid {os.getuid()} with group {os.getgid()}"
     return failure(
-        "keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}"
+        "keytab_unreadable",
+        f"{path} cannot be read as uid {os.getuid()} with group {os.getgid()}: "
+        f"{error.strerror}",
     )

@@ -61,16 +61,16 @@ def wrong(settings: Settings) -> SidecarError | None:
     Return the error if KRB5_CONFIG names no readable file, which libkrb5 skips. Without
     KRB5_CONFIG, a site may rely on DNS alone.
     """
-    named = settings.krb5_config
     for path in site_paths(settings):
         # a pipe would keep libkrb5 waiting
         is_usual = os.path.isfile(path) or os.path.isdir(path)
         if is_usual and os.access(path, os.R_OK):
             return None
-    if named is None:
+    if settings.krb5_config is None:
         return None
     return failure(
-        "config_missing", f"KRB5_CONFIG={named} names no readable file or folder"
+        "config_missing",
+        f"KRB5_CONFIG={settings.krb5_config} names no readable file or folder",
     )
 
 

@@ -72,9 +72,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             os.unlink(request["ccache"])
             return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:
-        code = ctypes.c_int32(error.min_code).value
         return {
-            "code": code,
+            "code": ctypes.c_int32(error.min_code).value,
             "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2],
         }
 

@@ -279,7 +279,8 @@ def explained(ccache: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, "ccache_failed")
-        who = f"uid {os.getuid()} with group {os.getgid()}"
-        text = f"cannot write {ccache} as {who}: {error.strerror}"
-        raise failure(reason, text) from error
+        raise failure(
+            _REASONS.get(error.errno or 0, "ccache_failed"),
+            f"cannot write {ccache} as uid {os.getuid()} with group {os.getgid()}: "
+            f"{error.strerror}",
+        ) from error

@@ -111,8 +111,9 @@ def acquire(
     def blame() -> None:
         # What its deadline would say now: libkrb5 itself goes on for half a minute.
         if time.monotonic() - began > SILENCE_SECONDS:
-            said = trace.at_deadline()
-            staging.fence.blame = _explain(keytab, settings, said, trace, 0.0)
+            staging.fence.blame = _explain(
+                keytab, settings, trace.at_deadline(), trace, 0.0
+            )
 
     try:
         answer = _ask(keytab, settings, staging, trace, blame)

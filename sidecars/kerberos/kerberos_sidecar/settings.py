@@ -20,6 +20,7 @@ from typing import Any
 from kerberos_sidecar.formats import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import (
+    YEAR_SECONDS,
     absolute_path,
     allows,
     boolean,
@@ -36,7 +37,6 @@ from sidecar_runtime.settings import (
 )
 
 PREFIX = "KERBEROS_"
-YEAR_SECONDS = 365 * 86400.0
 
 # What earlier versions had; see `load`.
 GONE = {
