@@ -53,9 +53,18 @@ class Pod:
 
     def start(self, **settings: str | None) -> Daemon:
         """Start a sidecar that keeps only the current version, and those in use."""
-        keeps = {"S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "0"}
-        told = {"S3_SYNC_LAYOUT": "snapshot", **keeps, **settings}
-        return self.ends.enter_context(release_daemon(self.s3, self.target, told))
+        return self.ends.enter_context(
+            release_daemon(
+                self.s3,
+                self.target,
+                {
+                    "S3_SYNC_LAYOUT": "snapshot",
+                    "S3_SYNC_RETAIN_COUNT": "0",
+                    "S3_SYNC_RETAIN_FOR": "0",
+                    **settings,
+                },
+            )
+        )
 
     def initialize(self, version: str | None = None, **given: Any) -> Path:
         return self.bundles.initialize(
@@ -256,8 +265,12 @@ def test_refuses_current_and_other_versions_on_pythons_path_by_any_name(
 def test_allows_the_version_itself_and_other_folders_on_pythons_path(pod: Pod) -> None:
     folder = pod.target / STORE / VERSION
     folder.mkdir(parents=True)
-    allowed = (pod.target.parent, pod.target / "lib", folder, folder / "dags")
-    pod.bundles.do("python_path", folders=list(map(str, allowed)))
+    pod.bundles.do(
+        "python_path",
+        folders=list(
+            map(str, (pod.target.parent, pod.target / "lib", folder, folder / "dags"))
+        ),
+    )
 
     assert folder == pod.initialize(VERSION)
 
@@ -275,11 +288,9 @@ def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
     pod.start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
     pod.s3.forget()
 
-    wrong = pod.bundles.do(
+    assert [] == pod.bundles.do(
         "storm", path=pod.link, versions=made, calls=counts.version_calls
     )
-
-    assert [] == wrong
     assert len(made) - 1 == sum(map(is_bundle, pod.s3.requests))
 
 
@@ -299,10 +310,12 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
     if version != "3":
         request.getfixturevalue("only_in_full")
     airflow = Airflow.install_or_skip(version)
-    ours = "airflow_sidecar_bundle.SidecarDagBundle"
-    told = {"path": pod.link}
     configured = [
-        {"name": "dags", "classpath": ours, "kwargs": {**told, "refresh_interval": 5}}
+        {
+            "name": "dags",
+            "classpath": "airflow_sidecar_bundle.SidecarDagBundle",
+            "kwargs": {"path": pod.link, "refresh_interval": 5},
+        }
     ]
     setting = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(configured)}
     with running_bundles(airflow, tmp_path / "airflow", setting) as bundles:
@@ -325,11 +338,9 @@ def test_commits_of_git_sync_wrapper_are_versions(
     with git_site(tmp_path) as site:
         link = str(site.link)
         old = site.repository.commit(files_of(0), whole=True)
-        keeps = {
-            "GIT_SYNC_WRAPPER_RETAIN_COUNT": "0",
-            "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s",
-        }
-        site.publish(**keeps)
+        site.publish(
+            GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="0s"
+        )
         path = bundles.initialize(path=link)
         assert old == path.name == bundles.do("version")
 
@@ -345,7 +356,12 @@ def test_commits_of_git_sync_wrapper_are_versions(
         bundles.do("drop", "run")
         site.wait_until_shown(site.repository.commit(files_of(2), whole=True))
         wait_until(lambda: not path.exists(), "nobody uses it any more", 30)
-        failed = raised(
-            BundleFailed, bundles.initialize, path=link, version=old, wait_seconds=0.5
+        assert "only the versions on the volume are available" in str(
+            raised(
+                BundleFailed,
+                bundles.initialize,
+                path=link,
+                version=old,
+                wait_seconds=0.5,
+            )
         )
-        assert "only the versions on the volume are available" in str(failed)

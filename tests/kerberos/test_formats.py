@@ -34,28 +34,30 @@ END = 1_700_036_000
 def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(
     offset_seconds: int,
 ) -> None:
-    entries = (
-        config("fast_avail", b"yes"),
-        tgt(END),
-        config("pa", b"2"),
-    )
+    ticket = strip_to_tgt(
+        ccache(
+            config("fast_avail", b"yes"),
+            tgt(END),
+            config("pa", b"2"),
+            offset_seconds=offset_seconds,
+        )
+    )[1]
 
-    ticket = strip_to_tgt(ccache(*entries, offset_seconds=offset_seconds))[1]
-
-    expected = Ticket(
-        parse_principal("airflow@EXAMPLE.COM"),
-        starts_at=START - offset_seconds,
-        ends_at=END - offset_seconds,
-        clock_offset_seconds=offset_seconds,
+    assert (
+        Ticket(
+            parse_principal("airflow@EXAMPLE.COM"),
+            starts_at=START - offset_seconds,
+            ends_at=END - offset_seconds,
+            clock_offset_seconds=offset_seconds,
+        )
+        == ticket
     )
-    assert expected == ticket
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
         (ccache(), "contains no ticket-granting ticket for airflow@EXAMPLE"),
-        (ccache(config("refresh_time", b"1")), "contains no ticket-granting ticket"),
         (ccache(tgt(END, name="other")), "contains no ticket-granting ticket"),
         (ccache(tgt(END, realm="OTHER.COM")), "contains no ticket-granting ticket"),
         (b"", "is not a version 4 ccache"),
@@ -186,7 +188,6 @@ MISREAD += bytes(64)
     [
         (keytab(struct.pack(">i", len(MISREAD)) + MISREAD), "keytab_garbage"),
         (keytab(hole(30)), "keytab_empty"),
-        (keytab(entry(), entry())[:-40], "keytab_truncated"),
         (b"\5\3" + entry(), "keytab_garbage"),
         (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
         (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_missing"),
@@ -226,6 +227,6 @@ def test_quotes_the_lines_that_may_be_the_cause_for_a_realm(
     path.write_text(SITE)
     settings, _ = load_settings({"KRB5_CONFIG": f"{tmp_path}/missing:{path}"})
 
-    found = lines_about(settings, "R", reason)
-
-    assert [f"{path}, line {line}" for line in lines] == found
+    assert [f"{path}, line {line}" for line in lines] == lines_about(
+        settings, "R", reason
+    )

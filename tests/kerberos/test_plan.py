@@ -52,8 +52,9 @@ def decided(
     set_clock: float = 0.0,
     **state: Any,
 ) -> Plan:
-    clock = Clock(AT + after, NOW + after + set_clock)
-    return plan.decide(State(last, **state), found, keytab, clock)
+    return plan.decide(
+        State(last, **state), found, keytab, Clock(AT + after, NOW + after + set_clock)
+    )
 
 
 STAYS = Done(AT + 3_600)
@@ -124,9 +125,9 @@ def test_decides_for_each_situation(given: dict[str, Any], expected: Plan) -> No
 def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
     life: int, interval: float, draw: float, expected: tuple[float, Cause]
 ) -> None:
-    ticket = replace(TICKET, ends_at=int(NOW) + life)
-
-    wait_seconds, why = plan.wait_after(ticket, NOW, interval, draw)
+    wait_seconds, why = plan.wait_after(
+        replace(TICKET, ends_at=int(NOW) + life), NOW, interval, draw
+    )
 
     assert pytest.approx(expected[0]) == wait_seconds
     assert expected[1] == why

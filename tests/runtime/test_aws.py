@@ -45,8 +45,16 @@ def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fence: Fence
 ) -> None:
     """The error of http.client quotes the header that it refuses."""
-    keys = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "x"}
-    (tmp_path / "answer").write_text(json.dumps(keys | {"SessionToken": "s3cr3t\n"}))
+    (tmp_path / "answer").write_text(
+        json.dumps(
+            {
+                "Version": 1,
+                "AccessKeyId": "AKID",
+                "SecretAccessKey": "x",
+                "SessionToken": "s3cr3t\n",
+            }
+        )
+    )
     (tmp_path / "config").write_text(
         "[default]\nregion = eu-west-1\nrole_arn = arn:aws:iam::123456789012:role/dags\n"
         f"source_profile = keys\n[profile keys]\ncredential_process = cat {tmp_path}/answer\n"
@@ -127,8 +135,9 @@ def early(code: str) -> Popen[bytes]:
 
 
 def test_a_child_that_failed_before_it_was_asked_is_quoted(fence: Fence) -> None:
-    child = early("raise SystemExit('no module')")
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    os.waitid(
+        os.P_PID, early("raise SystemExit('no module')").pid, os.WEXITED | os.WNOWAIT
+    )
 
     assert (
         "failed: no module" in raised(CredentialsError, Chain().current, fence).message
@@ -156,8 +165,11 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
     def ask(*_: object) -> dict[str, Any]:
         if not (key := keys.pop(0)):
             raise CredentialsError("credentials_unavailable", "STS is silent")
-        found = FOUND | {"access_key": key, "expires_at": clock.seconds + 3600}
-        return {"credentials": found, **CONFIG}
+        return {
+            "credentials": FOUND
+            | {"access_key": key, "expires_at": clock.seconds + 3600},
+            **CONFIG,
+        }
 
     monkeypatch.setattr("sidecar_runtime.aws.credentials.ask_child", ask)
     monkeypatch.setattr("time.time", clock)
@@ -169,8 +181,7 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
         left.append(len(keys))
 
     assert [4, 4, 3, 3, 2] == left
-    kept = [("warning", "credentials_unavailable", "STS is silent")] * 2
-    assert kept == [
+    assert [("warning", "credentials_unavailable", "STS is silent")] * 2 == [
         (e["level"], e["reason"], e["error"]) for e in log.events("credentials_kept")
     ]
 
@@ -209,13 +220,13 @@ def said_by_sts(code: str) -> exceptions.ClientError:
 
 
 def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError:
-    said = (
-        f"Received non 200 response {status} from container metadata: no"
-        if status
-        else "y"
-    )
     return exceptions.CredentialRetrievalError(
-        provider="container-role", error_msg=said
+        provider="container-role",
+        error_msg=(
+            f"Received non 200 response {status} from container metadata: no"
+            if status
+            else "y"
+        ),
     )
 
 
@@ -292,12 +303,15 @@ def test_a_value_that_botocore_cannot_use_is_quoted_and_no_service_is_blamed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
 ) -> None:
     (tmp_path / "token").write_text("a token")
-    environ = {
-        "AWS_REGION": "eu-west-1",
-        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/dags",
-        "AWS_WEB_IDENTITY_TOKEN_FILE": f"{tmp_path}/token",
-    }
-    monkeypatch.setattr("os.environ", environ | {name: value})
+    monkeypatch.setattr(
+        "os.environ",
+        {
+            "AWS_REGION": "eu-west-1",
+            "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/dags",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": f"{tmp_path}/token",
+            name: value,
+        },
+    )
 
     failure = chain.answer("credentials")["error"]
 

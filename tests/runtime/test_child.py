@@ -98,9 +98,9 @@ def test_returns_output_and_exit_code_when_the_program_ends(
 
 @pytest.mark.parametrize(("is_head", "kept"), [(True, b"a"), (False, b"z")])
 def test_keeps_the_chosen_end_of_a_long_output(is_head: bool, kept: bytes) -> None:
-    given = b"a" * child.KEPT_BYTES + b"z" * child.KEPT_BYTES
-
-    assert (kept * child.KEPT_BYTES, 0) == ask("cat", given, is_head=is_head)
+    assert (kept * child.KEPT_BYTES, 0) == ask(
+        "cat", b"a" * child.KEPT_BYTES + b"z" * child.KEPT_BYTES, is_head=is_head
+    )
 
 
 # Process 1, as in a container without an init, inherits the orphans of its children.
@@ -132,16 +132,17 @@ def test_an_orphan_of_a_child_is_killed_and_reaped() -> None:
             "a process namespace needs root, and a kernel or container that lets it"
         )
 
-    done = subprocess.run(
-        [*NAMESPACE, sys.executable, "-c", PROGRAM],
-        cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    assert (
+        "[]\n"
+        == subprocess.run(
+            [*NAMESPACE, sys.executable, "-c", PROGRAM],
+            cwd=Path(__file__).parents[2],
+            env={"PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stderr
     )
-
-    assert "[]\n" == done.stderr
 
 
 # --- the fence

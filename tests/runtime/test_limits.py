@@ -21,9 +21,7 @@ def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> N
     """A wait between them is neither a failure nor a success."""
     one = run(*[DENIED] * (limit - 1), SETTLING, *[DENIED] * 9, max_failures=limit)
 
-    error = raised(GaveUp, one)
-
-    assert error.reason == "failure_limit"
+    assert raised(GaveUp, one).reason == "failure_limit"
     assert limit + 1 == one.sidecar.cycles
 
 

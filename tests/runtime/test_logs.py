@@ -120,8 +120,9 @@ def test_a_pipe_that_another_process_has_filled_loses_no_line(
         handler.emit(logging.makeLogRecord({"msg": "a whole line"}))
         handler.flush()
 
-    written = [call.args[1] for call in write.mock_calls]
-    assert [b"a whole line\n", b" line\n", b" line\n"] == written
+    assert [b"a whole line\n", b" line\n", b" line\n"] == [
+        call.args[1] for call in write.mock_calls
+    ]
 
 
 # --- text for display and in JSON

@@ -62,8 +62,9 @@ class Run:
 
     def __call__(self) -> int:
         """Run the loop and return its exit code."""
-        paced = type("PacedLoop", (Loop,), {"pace": self.pace})
-        self.loop = paced(self.sidecar, self.settings, self.health, self.metrics)
+        self.loop = type("PacedLoop", (Loop,), {"pace": self.pace})(
+            self.sidecar, self.settings, self.health, self.metrics
+        )
         return self.loop.run()
 
     def until_stopped(self) -> None:
@@ -172,9 +173,12 @@ def test_cycles_continue_even_if_the_scheduler_is_silent(
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
     if is_silent:
         monkeypatch.setattr(SCHEDULER, Mock())
-    pace = QUICK._replace(clock_grace_seconds=0.05 if is_silent else 600.0)
-
-    run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()
+    run(
+        CHANGED,
+        CHANGED,
+        pace=QUICK._replace(clock_grace_seconds=0.05 if is_silent else 600.0),
+        interval_seconds=0.1,
+    ).until_stopped()
 
     assert 2 == len(log.events("cycle_finished"))
 
@@ -239,10 +243,14 @@ def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
         asked.append((failures, interval_seconds))
         return 0.01
 
-    pace = QUICK._replace(backoff=backoff)
-
     run(
-        DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1
+        DENIED,
+        DENIED,
+        DENIED,
+        CHANGED,
+        DENIED,
+        pace=QUICK._replace(backoff=backoff),
+        interval_seconds=0.1,
     ).until_stopped()
 
     assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (1, 0.1)]
@@ -266,9 +274,9 @@ def test_a_wait_that_names_its_end_is_not_looked_at_before(
 ) -> None:
     """Each look at S3, git or a database costs a request."""
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    waits = unstarted(monkeypatch)
-
-    assert seconds == waits._wait_seconds(replace(SETTLING, until=until))
+    assert seconds == unstarted(monkeypatch)._wait_seconds(
+        replace(SETTLING, until=until)
+    )
 
 
 def test_a_one_shot_whose_revision_is_refused_keeps_its_interval(
@@ -279,8 +287,9 @@ def test_a_one_shot_whose_revision_is_refused_keeps_its_interval(
 
     refused = waits._wait_seconds(REFUSED)
     assert refused is not None and refused > 600
-    lacking = waits._wait_seconds(Outcome("partial", "r1", why=DENIED))
-    assert QUICK.waiting_retry_seconds == lacking
+    assert QUICK.waiting_retry_seconds == waits._wait_seconds(
+        Outcome("partial", "r1", why=DENIED)
+    )
 
 
 @pytest.mark.parametrize("result", ["waiting", "partial", "failed"])
@@ -311,8 +320,9 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
         fence.doing = "git-sync runs"
         wait_until(is_told, "it is told")
         endpoint = Endpoint(ABOUT, one.health, one.sidecar, one.metrics)
-        said = endpoint.answer("/metrics").body
-        assert b'reason="cycle_slow",result="waiting"' in said
+        assert (
+            b'reason="cycle_slow",result="waiting"' in endpoint.answer("/metrics").body
+        )
         told.append(one.health.told(Readiness("r1", 1.0, None)))
         return CHANGED
 

@@ -79,9 +79,8 @@ def start(
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a program; kill it at the end of the block."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **more}
-    command = [sys.executable, "-u", "-c", program, *arguments]
     with subprocess.Popen(
-        command,
+        [sys.executable, "-u", "-c", program, *arguments],
         cwd=Path(__file__).parents[2],
         text=True,
         env={"PATH": "/usr/bin:/bin"},
@@ -117,9 +116,12 @@ def code_at(number: signal.Signals, program: str, *arguments: str) -> int:
     "how", ["hang", "hang_in_a_publish", "hang_and_hold_the_interpreter"]
 )
 def test_sigterm_ends_the_process_while_a_cycle_hangs(how: str) -> None:
-    body = f"begin_logs(settings_of(LOG_LEVEL='error'), []); return daemon({how})"
-
-    assert 0 == code_at(signal.SIGTERM, PROGRAM.format(body=body))
+    assert 0 == code_at(
+        signal.SIGTERM,
+        PROGRAM.format(
+            body=f"begin_logs(settings_of(LOG_LEVEL='error'), []); return daemon({how})"
+        ),
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,9 @@ def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
 
 def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> None:
     """As `trap '' CHLD` and some supervisors do: the kernel then keeps no exit code."""
-    body = "return os.spawnl(os.P_WAIT, '/bin/sh', 'sh', '-c', 'exit 7')"
-    program = PROGRAM.format(body=body)
+    program = PROGRAM.format(
+        body="return os.spawnl(os.P_WAIT, '/bin/sh', 'sh', '-c', 'exit 7')"
+    )
 
     with start(program, preexec_fn=ignore_sigchld) as process:
         assert 7 == process.wait(60)
@@ -177,8 +180,9 @@ def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> Non
 @pytest.mark.parametrize("stream", [0, 1, 2])
 def test_a_stream_that_is_closed_at_the_start_is_survived(stream: int) -> None:
     """And no file of the volume gets its number, which children write to."""
-    body = "begin_logs(settings_of(), []); return os.open('/', 0)"
-    program = PROGRAM.format(body=body)
+    program = PROGRAM.format(
+        body="begin_logs(settings_of(), []); return os.open('/', 0)"
+    )
 
     with start(program, stdout=None, preexec_fn=partial(os.close, stream)) as process:
         assert process.wait(60) > 2

@@ -126,8 +126,9 @@ def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set()
     )
     both = GOOD | {"CRATE": "x", "BOX_SYNC_LAYOUT": "flat"}
 
-    problem = "is not a setting; did you mean BOX_SYNC_LAYOUT?"
-    assert [Problem("CRATE", None, problem)] == error.problems
+    assert [
+        Problem("CRATE", None, "is not a setting; did you mean BOX_SYNC_LAYOUT?")
+    ] == error.problems
     assert [] == load(Settings, PREFIX, both, instead=instead)[1]
     assert [] == load(Settings, PREFIX, GOOD, instead=instead)[1]
 
@@ -144,8 +145,10 @@ def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
 
     problems = {one.setting: one for one in error.problems}
     assert given.keys() == problems.keys()
-    pedal = Problem("BOX_SYNC_PEDAL", text, "no longer exists: walk")
-    assert pedal == problems["BOX_SYNC_PEDAL"]
+    assert (
+        Problem("BOX_SYNC_PEDAL", text, "no longer exists: walk")
+        == problems["BOX_SYNC_PEDAL"]
+    )
     assert problems["BOX_SYNC_PEDALS"].problem.endswith("That no longer exists: walk.")
     assert load(Settings, PREFIX, GOOD | {"BOX_SYNC_PEDAL": " "}, gone=gone)
 
@@ -190,20 +193,22 @@ def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a
 
 
 def test_changed_settings_are_shown_as_written_without_passwords() -> None:
-    environ = {
-        "BOX": "https://me:secret@example.com/a",
-        "INTERVAL": "10s",
-        "BOX_SYNC_LAYOUT": "TREE",
-        "BOX_SYNC_MODE": " ",
-        "BOX_SYNC_TIMEOUT": "5m",
-        "OTHER": "x",
-    }
-
     assert {
         "BOX": "https://***@example.com/a",
         "BOX_SYNC_LAYOUT": "TREE",
         "BOX_SYNC_TIMEOUT": "5m",
-    } == changed_settings(Settings, PREFIX, environ)
+    } == changed_settings(
+        Settings,
+        PREFIX,
+        {
+            "BOX": "https://me:secret@example.com/a",
+            "INTERVAL": "10s",
+            "BOX_SYNC_LAYOUT": "TREE",
+            "BOX_SYNC_MODE": " ",
+            "BOX_SYNC_TIMEOUT": "5m",
+            "OTHER": "x",
+        },
+    )
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,10 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
 @pytest.mark.parametrize("result", get_args(Result))
 def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
     for each in ("changed", result, result, "failed", result):
-        why = None if each in ("changed", "unchanged") else FAILED.why
-        health.record(Outcome(each, why=why), 0.1)
+        health.record(
+            Outcome(each, why=None if each in ("changed", "unchanged") else FAILED.why),
+            0.1,
+        )
 
     repeated = [result] if result in QUIET else [result, result]
     assert [result, "failed", *repeated, "changed"] == results(health)
@@ -91,8 +93,9 @@ def test_keeps_the_newest_twenty_cycles(health: Health) -> None:
     for number in range(25):
         health.record(Outcome("changed", f"r{number}", {"files": number}), 0.0)
 
-    newest = [f"r{number}" for number in range(24, 4, -1)]
-    assert newest == [cycle.outcome.revision for cycle in health.cycles]
+    assert [f"r{number}" for number in range(24, 4, -1)] == [
+        cycle.outcome.revision for cycle in health.cycles
+    ]
 
 
 @pytest.mark.parametrize("revision", ["0123456789abcdef", "sha256-0123456789abcdef"])
@@ -124,12 +127,20 @@ def test_all_facts_are_html_escaped(health: Health) -> None:
         "list": [HOSTILE],
     }
     details["names"] = Names({HOSTILE: HOSTILE})
-    sidecar = Script(ready=Readiness(HOSTILE, 0.0, problem, HOSTILE), details=details)
-    pod = dict.fromkeys(("name", "namespace", "node"), HOSTILE)
-    settings = {HOSTILE: HOSTILE}
-    about = About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings)
-
-    html = page(status(about, health, sidecar)).decode()
+    html = page(
+        status(
+            About(
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                dict.fromkeys(("name", "namespace", "node"), HOSTILE),
+                {HOSTILE: HOSTILE},
+            ),
+            health,
+            Script(ready=Readiness(HOSTILE, 0.0, problem, HOSTILE), details=details),
+        )
+    ).decode()
 
     assert html.count("<script") == html.count("<img") == 0
     assert not re.search(r"<[^>]* on\w+=", html)
@@ -159,9 +170,10 @@ def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) ->
 def test_only_a_value_that_is_a_whole_url_becomes_a_link(
     health: Health, text: str, is_link: bool
 ) -> None:
-    html = page(status(ABOUT, health, Script(details={"ci_url": text}))).decode()
-
-    links = re.findall(r"<td><a href='([^']*)' rel=noreferrer>([^<]*)</a>", html)
+    links = re.findall(
+        r"<td><a href='([^']*)' rel=noreferrer>([^<]*)</a>",
+        page(status(ABOUT, health, Script(details={"ci_url": text}))).decode(),
+    )
     shown = text.replace("&", "&amp;")
     assert ([(shown, shown)] if is_link else []) == links
 
@@ -171,8 +183,9 @@ def test_links_lead_only_where_the_build_says(
 ) -> None:
     health.record(Outcome("failed", why=SidecarError("access_denied", "may not")), 0.1)
     nowhere = page(status(ABOUT, health, READY)).decode()
-    home = "https://git.example.com/us/blob/1/"
-    monkeypatch.setattr("sidecar_runtime.http.status.DOCS", home)
+    monkeypatch.setattr(
+        "sidecar_runtime.http.status.DOCS", "https://git.example.com/us/blob/1/"
+    )
 
     html = page(status(ABOUT, health, READY)).decode()
 
@@ -221,17 +234,14 @@ def test_json_has_the_documented_keys(
         "until": None,
     }
     assert body == readiness_facts(health, READY)
-    expected = {
+    assert ABOUT._asdict() | {
         **body,
         "published_at": "2023-11-14T22:13:20.000+00:00",
         "consecutive_failures": 1,
         "next_cycle_in_seconds": 12.3,
         "docs": docs,
         "details": {},
-    }
-    assert ABOUT._asdict() | expected == {
-        name: facts[name] for name in facts if name != "cycles"
-    }
+    } == {name: facts[name] for name in facts if name != "cycles"}
 
 
 def test_what_no_cycle_has_found_is_told_without_the_times_of_a_cycle(

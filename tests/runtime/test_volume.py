@@ -128,13 +128,13 @@ class Shelf:
 
     def begin(self, **changes: Any) -> Snapshots:
         """Return the snapshots of the store, as a new process opens it."""
-        arguments = {
-            "retain_count": 2,
-            "retain_seconds": 600.0,
-            "fsync": False,
-        } | changes
-        store_fd = os.open(STORE, os.O_RDONLY, dir_fd=self._root_fd)
-        return Snapshots(self._root_fd, store_fd, STORE, link="current", **arguments)
+        return Snapshots(
+            self._root_fd,
+            os.open(STORE, os.O_RDONLY, dir_fd=self._root_fd),
+            STORE,
+            link="current",
+            **{"retain_count": 2, "retain_seconds": 600.0, "fsync": False} | changes,
+        )
 
     def make(self, *revisions: str, **changes: Any) -> Snapshots:
         """

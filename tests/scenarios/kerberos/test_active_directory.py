@@ -50,14 +50,17 @@ def tool(tmp_path: Path, only_in_full: None) -> Iterator[Tool]:
         "log file": str(folder / "log"),
         "server services": "kdc",
     }
-    given = [f"--option={name}={value}" for name, value in options.items()]
-    names = [
+    run(
+        "samba-tool",
+        "domain",
+        "provision",
         f"--realm={REALM}",
         "--domain=AD",
         "--server-role=dc",
         "--dns-backend=NONE",
-    ]
-    run("samba-tool", "domain", "provision", *names, f"--targetdir={folder}", *given)
+        f"--targetdir={folder}",
+        *[f"--option={name}={value}" for name, value in options.items()],
+    )
     # `--option` applies only to the provisioning; the server reads smb.conf.
     config = folder / "etc" / "smb.conf"
     kept = re.sub(
@@ -69,16 +72,18 @@ def tool(tmp_path: Path, only_in_full: None) -> Iterator[Tool]:
         f"[libdefaults]\n  default_realm = {REALM}\n  dns_lookup_kdc = false\n  rdns = false\n"
         f"[realms]\n  {REALM} = {{\n    kdc = 127.0.0.1:{port}\n  }}\n"
     )
-    command = [
-        "samba",
-        "-s",
-        str(config),
-        "--foreground",
-        "--no-process-group",
-        "--model=single",
-    ]
     server = start_server(
-        command, folder / "said", lambda: listens("127.0.0.1", port), {"PATH": PATH}
+        [
+            "samba",
+            "-s",
+            str(config),
+            "--foreground",
+            "--no-process-group",
+            "--model=single",
+        ],
+        folder / "said",
+        lambda: listens("127.0.0.1", port),
+        {"PATH": PATH},
     )
     yield lambda *arguments: run("samba-tool", *arguments, "-s", str(config))
     server.kill()

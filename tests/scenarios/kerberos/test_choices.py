@@ -27,25 +27,36 @@ def test_takes_the_only_keytab_of_the_folder_and_its_first_principal(
 ) -> None:
     """Neither krb5.conf, nor a ccache, nor a hidden file in the folder is a keytab."""
     folder = here.keytab.parent
-    other = here.kdc.add_principal(f"a-{here.name}")
-    here.kdc.write_keytab(here.keytab, other)
+    here.kdc.write_keytab(here.keytab, here.kdc.add_principal(f"a-{here.name}"))
     (folder / "krb5.conf").write_bytes(here.config.read_bytes())
     (folder / ".hidden").write_bytes(here.keytab.read_bytes())
     (folder / "b.keytab").write_bytes(here.keytab.read_bytes())
     ccache = folder / "krb5cc"
-    own = {"KERBEROS_KEYTAB_DIR": str(folder), "KERBEROS_CCACHE": f"FILE:{ccache}"}
-    daemon = here.start(**{**UNSET, **own})
+    daemon = here.start(
+        **{
+            **UNSET,
+            "KERBEROS_KEYTAB_DIR": str(folder),
+            "KERBEROS_CCACHE": f"FILE:{ccache}",
+        }
+    )
 
     failed = failure(daemon)
 
     assert "keytab_ambiguous" == failed["reason"], failed
     assert "2 keytabs: airflow.keytab, b.keytab" in failed["error"], failed
     assert_tells(daemon, "keytab_ambiguous", ready=False)
-    where = {"folder": str(folder), "ccache": str(ccache)}
-    assert 1 == len(daemon.find_events("keytab_exposed", level="warning", **where))
+    assert 1 == len(
+        daemon.find_events(
+            "keytab_exposed",
+            level="warning",
+            folder=str(folder),
+            ccache=str(ccache),
+        )
+    )
     (folder / "b.keytab").unlink()
-    acquired = daemon.wait_for_event("ticket_acquired")
-    assert here.principal == acquired["principal"], "not the second one"
+    assert here.principal == daemon.wait_for_event("ticket_acquired")["principal"], (
+        "not the second one"
+    )
     assert f"Default principal: {here.principal}" in listing(here, ccache)
     daemon.wait_until_ready()
 
@@ -59,16 +70,18 @@ def test_takes_the_charts_variables_for_settings_that_are_unset(here: Site) -> N
     here.kdc.write_keytab(keytab, here.kdc.add_principal("HTTP/first"))
     host = here.kdc.add_principal(f"HTTP/{socket.getfqdn()}")
     here.kdc.write_keytab(keytab, host)
-    chart = {
-        "AIRFLOW__KERBEROS__KEYTAB": f"FILE:{keytab}",
-        "AIRFLOW__KERBEROS__PRINCIPAL": "HTTP/_HOST",
-        "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
-        "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "2",
-        "AIRFLOW__KERBEROS__FORWARDABLE": "False",
-        "KRB5_CONFIG": f"{here.folder}/missing:{here.config}",
-        "KERBEROS_STATUS_PAGE": "false",
-    }
-    daemon = here.publish(**{**UNSET, **chart})
+    daemon = here.publish(
+        **{
+            **UNSET,
+            "AIRFLOW__KERBEROS__KEYTAB": f"FILE:{keytab}",
+            "AIRFLOW__KERBEROS__PRINCIPAL": "HTTP/_HOST",
+            "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
+            "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "2",
+            "AIRFLOW__KERBEROS__FORWARDABLE": "False",
+            "KRB5_CONFIG": f"{here.folder}/missing:{here.config}",
+            "KERBEROS_STATUS_PAGE": "false",
+        }
+    )
 
     assert f"Default principal: {host}" in listing(here)
     assert "Flags: I" in listing(here)
@@ -86,16 +99,18 @@ def test_requests_what_the_settings_say_whatever_krb5_conf_says(here: Site) -> N
     here.publish().terminate()
     assert "Flags: FPRI" in listing(here)
     assert "refresh_time" not in listing(here)
-    settings = {"KERBEROS_FORWARDABLE": "false", "KERBEROS_RENEW_LIFETIME": "0"}
-
     daemon = here.publish(
-        **settings, KERBEROS_CCACHE_MODE="0660", KERBEROS_TICKET_LIFETIME="2d"
+        KERBEROS_FORWARDABLE="false",
+        KERBEROS_RENEW_LIFETIME="0",
+        KERBEROS_CCACHE_MODE="0660",
+        KERBEROS_TICKET_LIFETIME="2d",
     )
 
     assert "Flags: PI" in listing(here)
     assert ("0660", GROUP) == (here.mode(), here.ccache.stat().st_gid)
-    acquired = daemon.find_events("ticket_acquired")[0]
-    assert 86_400 == acquired["lifetime_seconds"], "as much as the KDC grants"
+    assert 86_400 == daemon.find_events("ticket_acquired")[0]["lifetime_seconds"], (
+        "as much as the KDC grants"
+    )
 
 
 def test_a_window_of_0_retries_a_refused_key_with_backoff_until_it_gives_up(
@@ -128,9 +143,11 @@ def test_check_says_whether_a_consumer_can_read_the_ccache(
 ) -> None:
     if "0700" in said:
         here.ccache.parent.chmod(0o700)
-    name = consumer.replace("GROUP", str(here.ccache.parent.stat().st_gid))
-
-    checked = here.start("check", "--consumer", name)
+    checked = here.start(
+        "check",
+        "--consumer",
+        consumer.replace("GROUP", str(here.ccache.parent.stat().st_gid)),
+    )
 
     assert code == checked.wait_for_exit().code, checked.log()
     assert said in checked.log(), checked.log()

@@ -19,8 +19,9 @@ def test_a_ccache_contested_by_two_principals_is_named_and_not_fought_over(
 
     assert here.principal in contested["error"] and other in contested["error"]
     assert "ccache_contested" == here.refresh(first)["reason"]
-    tickets = [len(daemon.find_events("ticket_acquired")) for daemon in (first, second)]
-    assert [1, 1] == tickets
+    assert [1, 1] == [
+        len(daemon.find_events("ticket_acquired")) for daemon in (first, second)
+    ]
     assert [503, 200] == [daemon.get("/readyz").status for daemon in (first, second)]
     second.kill()
     here.ccache.unlink()
@@ -47,5 +48,6 @@ def test_two_sidecars_that_cannot_share_a_folder_do_not_flood_the_kdc(
         assert "ccache_contested" == failed["reason"], failed
         assert "belongs to uid 1001 with group 100" in failed["error"], failed
         assert "runAsGroup" in failed["advice"], failed
-    tickets = sum(len(one.find_events("ticket_acquired")) for one in daemons)
-    assert tickets <= 2, "at the start, once each"
+    assert sum(len(one.find_events("ticket_acquired")) for one in daemons) <= 2, (
+        "at the start, once each"
+    )

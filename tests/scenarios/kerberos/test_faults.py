@@ -32,8 +32,9 @@ def change_keytab(change: Callable[[bytes], bytes]) -> Fault:
 
 def name_another_principal(site: Site) -> None:
     site.keytab.unlink()
-    other = site.kdc.add_principal(f"other-{site.name}")
-    site.kdc.write_keytab(site.keytab, other).chmod(0o644)
+    site.kdc.write_keytab(
+        site.keytab, site.kdc.add_principal(f"other-{site.name}")
+    ).chmod(0o644)
 
 
 def keep_one_forbidden_key(site: Site) -> None:
@@ -218,8 +219,9 @@ def fix(site: Site) -> None:
 def test_an_exception_that_nobody_expected_is_a_bug_with_its_traceback(
     here: Site,
 ) -> None:
-    text = "import random, socket; random.random = socket.getfqdn = None"
-    (here.folder / "sitecustomize.py").write_text(text)
+    (here.folder / "sitecustomize.py").write_text(
+        "import random, socket; random.random = socket.getfqdn = None"
+    )
     daemon = here.start(PYTHONPATH=str(here.folder))
 
     failed = failure(daemon)
@@ -243,8 +245,7 @@ def test_the_end_of_the_process_that_asks_is_named(
     """Only the kernel kills it: the container has too little memory."""
     running_kdc.hang()
     daemon = here.start()
-    child = wait_until(lambda: child_of(daemon), "a child asks")
-    os.kill(int(child), number)
+    os.kill(int(wait_until(lambda: child_of(daemon), "a child asks")), number)
 
     failed = failure(daemon)
 
@@ -294,8 +295,10 @@ def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
 
     daemon = site.publish()
 
-    offset_seconds = site.sample(daemon, "kerberos_clock_offset_seconds")
-    assert abs(offset_seconds - ahead_seconds) < ahead_seconds / 2
+    assert (
+        abs(site.sample(daemon, "kerberos_clock_offset_seconds") - ahead_seconds)
+        < ahead_seconds / 2
+    )
     assert site.is_valid()
     assert daemon.get("/readyz").status == 200
     assert site.expiry() > time.time() + ahead_seconds / 2

@@ -35,8 +35,11 @@ def limit_failures(site: Site) -> None:
 
 def refusals(site: Site, how: str = "PREAUTH_FAILED") -> int:
     """Return how often the KDC refused a key."""
-    log = (site.kdc.folder / "kdc.log").read_text(errors="replace")
-    return log.count(f"{how}: {site.principal}")
+    return (
+        (site.kdc.folder / "kdc.log")
+        .read_text(errors="replace")
+        .count(f"{how}: {site.principal}")
+    )
 
 
 def make_stale(site: Site) -> None:
@@ -77,9 +80,11 @@ def test_a_refused_key_is_tried_again_after_each_window_and_used_once_accepted(
 def add_silent_primary(site: Site, proxy: KdcProxy) -> None:
     """libkrb5 asks it after each refusal, before it reports one."""
     proxy.behavior = "silent"
-    text = site.config.read_text()
-    line = f"    primary_kdc = {proxy.address}\n    kdc"
-    site.config.write_text(text.replace("    kdc", line))
+    site.config.write_text(
+        site.config.read_text().replace(
+            "    kdc", f"    primary_kdc = {proxy.address}\n    kdc"
+        )
+    )
 
 
 @pytest.mark.parametrize("noted", ["on the volume", "behind a silent primary"])
@@ -156,9 +161,13 @@ def test_a_remembered_refusal_is_no_further_failure(make_site: MakeSite) -> None
     keytab = site.kdc.write_keytab(site.folder / "keytab" / "stale", stale)
     site.kdc.kadmin(f"modprinc +requires_preauth {stale}")
     site.kdc.kadmin(f"cpw -randkey {stale}")
-    first = {"principal": site.principal, "ccache": site.ccache}
-    second = {"principal": stale, "keytab": keytab, "ccache": f"{site.ccache}-stale"}
-    daemon = site.start(**several(first, second), KERBEROS_MAX_FAILURES="2")
+    daemon = site.start(
+        **several(
+            {"principal": site.principal, "ccache": site.ccache},
+            {"principal": stale, "keytab": keytab, "ccache": f"{site.ccache}-stale"},
+        ),
+        KERBEROS_MAX_FAILURES="2",
+    )
 
     wait_until(
         lambda: 3 <= len(daemon.find_events("ticket_acquired")), "it goes on", 60
@@ -180,11 +189,13 @@ def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     settings = with_ccaches(here, [here.ccache, second])
     limit_failures(here)
     make_stale(here)
-    old = [
-        entry(here.name, here.kdc.realm, kvno=1, key=number.to_bytes(32))
-        for number in range(8_000)
-    ]
-    here.keytab.write_bytes(here.keytab.read_bytes() + b"".join(old))
+    here.keytab.write_bytes(
+        here.keytab.read_bytes()
+        + b"".join(
+            entry(here.name, here.kdc.realm, kvno=1, key=number.to_bytes(32))
+            for number in range(8_000)
+        )
+    )
     with here.sidecar(**settings):
         wait_until(note.exists, "the refusal is noted")
     with here.sidecar(**settings) as daemon:

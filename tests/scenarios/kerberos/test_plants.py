@@ -22,8 +22,7 @@ NAMES = (
 
 def plant_all(here: Site, kind: str, canary: Canary) -> None:
     for name in NAMES:
-        path = here.ccache.parent / name.format(name=here.ccache.name)
-        plant(kind, path, canary)
+        plant(kind, here.ccache.parent / name.format(name=here.ccache.name), canary)
 
 
 @pytest.mark.sample(4)

@@ -111,6 +111,7 @@ def test_hadoop_logs_in_again_before_its_ticket_expires(
         other.stop()
 
     assert () == one.failures
-    expired = "java.lang.IllegalStateException: the ticket of the login has expired"
-    assert {expired} == set(other.failures)
+    assert {
+        "java.lang.IllegalStateException: the ticket of the login has expired"
+    } == set(other.failures)
     assert other.failed < other.reads

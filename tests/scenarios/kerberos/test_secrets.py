@@ -37,16 +37,20 @@ def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
             daemon.get(path).body for path in ("/", "/status", "/readyz", "/metrics")
         )
     for key in keys:
-        inner = base64.b64encode(key[1:]).decode()[2:-4]
-        forms = [key.hex(), key.hex().upper(), inner, repr(key)[2:-1], key[:8].hex()]
+        forms = [
+            key.hex(),
+            key.hex().upper(),
+            base64.b64encode(key[1:]).decode()[2:-4],
+            repr(key)[2:-1],
+            key[:8].hex(),
+        ]
         assert [] == [form for form in forms if form in said]
 
 
 def test_keys_never_appear_in_logs_or_http_answers_on_failures(
     here: Site, proxy: KdcProxy
 ) -> None:
-    klist = ["klist", "-K", "-k", str(here.keytab)]
-    listing = run_client(klist, here.config).stdout
+    listing = run_client(["klist", "-K", "-k", str(here.keytab)], here.config).stdout
     keys = [bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing)]
     assert keys
     content = here.keytab.read_bytes()
@@ -105,8 +109,11 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
 
 def child_of(daemon: SidecarProcess) -> str:
     """Return the process that asks for a ticket; empty if there is none."""
-    pgrep = ["pgrep", "-P", str(daemon.pid), "-f", "libkrb5_child"]
-    return subprocess.run(pgrep, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["pgrep", "-P", str(daemon.pid), "-f", "libkrb5_child"],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
 
 
 def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
@@ -114,20 +121,24 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
 ) -> None:
     running_kdc.hang()
     here.ccache.parent.chmod(0o777)
-    secrets = {
-        "LDAP_PASSWORD": "hunter2",
-        "LD_LIBRARY_PATH": "/nonexistent",
-        "TZ": "UTC",
-        "AIRFLOW__CORE__FERNET_KEY": "hunter2",
-        "KRB5_TRACE_KEY": "hunter2",
-    }
-    daemon = here.start(program=here.as_user(50000), **secrets)
+    daemon = here.start(
+        program=here.as_user(50000),
+        LDAP_PASSWORD="hunter2",
+        LD_LIBRARY_PATH="/nonexistent",
+        TZ="UTC",
+        AIRFLOW__CORE__FERNET_KEY="hunter2",
+        KRB5_TRACE_KEY="hunter2",
+    )
     child = Path("/proc") / wait_until(lambda: child_of(daemon), "a child asks")
 
-    names = {
-        one.partition(b"=")[0] for one in (child / "environ").read_bytes().split(b"\0")
-    }
-    assert {b"TZ", b"LD_LIBRARY_PATH"} <= names <= {b"", *map(str.encode, PASSED_ON)}
+    assert (
+        {b"TZ", b"LD_LIBRARY_PATH"}
+        <= {
+            one.partition(b"=")[0]
+            for one in (child / "environ").read_bytes().split(b"\0")
+        }
+        <= {b"", *map(str.encode, PASSED_ON)}
+    )
     assert here.principal.encode() not in (child / "cmdline").read_bytes()
     cat = [*CAT, f"{child}/environ"]
     wait_until(

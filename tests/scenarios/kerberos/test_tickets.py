@@ -55,9 +55,12 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
     for _ in range(2):
         here.kdc.write_keytab(keytab, second)
     other = here.ccache.parent / "second"
-    first = {"principal": here.principal, "ccache": here.ccache}
-    more = {"principal": second, "keytab": keytab, "ccache": other, "mode": "0600"}
-    daemon = here.publish(**several(first, more))
+    daemon = here.publish(
+        **several(
+            {"principal": here.principal, "ccache": here.ccache},
+            {"principal": second, "keytab": keytab, "ccache": other, "mode": "0600"},
+        )
+    )
 
     assert here.is_valid() and here.is_valid(other)
     assert second in run_client(["klist"], here.config, other).stdout
@@ -86,8 +89,11 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
         < its("kerberos_acquired_tickets_total")
     )
     acquired = daemon.find_events("ticket_acquired", principal=here.principal)[-1]
-    seconds = ours("kerberos_acquire_duration_seconds")
-    assert acquired["duration_seconds"] == round(seconds, 3) > 0
+    assert (
+        acquired["duration_seconds"]
+        == round(ours("kerberos_acquire_duration_seconds"), 3)
+        > 0
+    )
     revision = daemon.get("/readyz").json()["revision"]
     assert revision.startswith("until 2") and acquired["ends_at"] not in revision
     keytab.unlink()
@@ -124,10 +130,11 @@ def test_acquires_tickets_of_other_names_types_and_versions(
     keytab.unlink()
     here.kdc.kadmin(f'ktadd -norandkey -k {keytab} "{principal}"')
 
-    daemon = here.publish(KERBEROS_PRINCIPAL=principal, KERBEROS_KEYTAB=str(keytab))
-    label = principal.replace("\\", "\\\\")
-
-    assert kvno == here.sample(daemon, "kerberos_keytab_kvno", principal=label)
+    assert kvno == here.sample(
+        here.publish(KERBEROS_PRINCIPAL=principal, KERBEROS_KEYTAB=str(keytab)),
+        "kerberos_keytab_kvno",
+        principal=principal.replace("\\", "\\\\"),
+    )
     assert principal in run_client(["klist"], here.config, here.ccache).stdout
 
 
@@ -175,8 +182,9 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
         principal = here.kdc.add_principal(name)
         keytab.unlink()
         here.kdc.write_keytab(keytab, principal)
-        acquired = here.refresh(daemon)
-        daemon.wait_for_event("cycle_finished", after=daemon.events.index(acquired))
+        daemon.wait_for_event(
+            "cycle_finished", after=daemon.events.index(here.refresh(daemon))
+        )
         assert here.sample(
             daemon, "kerberos_acquired_tickets_total", principal=principal
         )

@@ -74,8 +74,9 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
             failed = daemon.wait_for_event(
                 "cycle_failed", after=after, reason="cycle_timeout"
             )
-            silent = f"(waits for {ccache}, {here.keytab} or krb5.conf)"
-            assert silent in failed["error"], failed
+            assert (
+                f"(waits for {ccache}, {here.keytab} or krb5.conf)" in failed["error"]
+            ), failed
             assert_tells(daemon, "cycle_timeout", ready=True)
             assert here.is_valid(ccache)
         daemon.sighup()
@@ -114,8 +115,11 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     (folder / "cc").write_bytes(b"\5\4 of root")
     folder.chmod(mode)
     asked = here.kdc.requests()
-    settings = {"KERBEROS_CCACHE": str(there), "PYTHONPATH": str(here.folder)}
-    daemon = here.start(program=here.as_user(50000), **settings)
+    daemon = here.start(
+        program=here.as_user(50000),
+        KERBEROS_CCACHE=str(there),
+        PYTHONPATH=str(here.folder),
+    )
 
     failed = failure(daemon)
 
@@ -131,8 +135,9 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
 
 def test_a_volume_that_keeps_no_mode_is_named(here: Site) -> None:
     """As CIFS, which has one mode for all files."""
-    fake = "import os; os.fchmod = lambda file, mode: None"
-    (here.folder / "sitecustomize.py").write_text(fake)
+    (here.folder / "sitecustomize.py").write_text(
+        "import os; os.fchmod = lambda file, mode: None"
+    )
 
     failed = failure(here.start(PYTHONPATH=str(here.folder)))
 
@@ -296,8 +301,9 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
         # before the next heartbeat, which would notice it as well
         wait_until(partial(is_restored, here, path), "it is restored", 30)
     daemon.wait_until_ready()
-    causes = {event["cause"] for event in daemon.find_events("ticket_acquired")}
-    assert {"start", "missing", "damaged"} == causes
+    assert {"start", "missing", "damaged"} == {
+        event["cause"] for event in daemon.find_events("ticket_acquired")
+    }
 
 
 def is_restored(here: Site, path: Path) -> bool:
