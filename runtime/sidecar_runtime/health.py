@@ -7,8 +7,9 @@ tell, so it implements a function for it.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Literal, NamedTuple, Protocol
 
 from sidecar_runtime.errors import SidecarError
@@ -178,11 +179,10 @@ class Health:
     The health of one process: written by the loop and its worker, read by the endpoint.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._beat_at = clock()
+    def __init__(self) -> None:
+        self._beat_at = monotonic()
         self._limit_seconds = 60.0
-        self._next_cycle_at = clock()
+        self._next_cycle_at = monotonic()
         self.cycles: tuple[PastCycle, ...] = ()
         """
         The past ones, newest first; replaced, never changed: readers need no lock.
@@ -197,19 +197,19 @@ class Health:
         """
         Update the heartbeat; only the worker calls this, after a cycle.
         """
-        self._beat_at = self._clock()
+        self._beat_at = monotonic()
 
     def expect_cycle(self, in_seconds: float, late_seconds: float) -> None:
         """
         Set when the next cycle will start, and how late its end may be before the
         process counts as not alive.
         """
-        self._next_cycle_at = self._clock() + in_seconds
+        self._next_cycle_at = monotonic() + in_seconds
         self._limit_seconds = in_seconds + late_seconds
 
     @property
     def beat_age_seconds(self) -> float:
-        return self._clock() - self._beat_at
+        return monotonic() - self._beat_at
 
     @property
     def is_alive(self) -> bool:
@@ -217,7 +217,7 @@ class Health:
 
     @property
     def next_cycle_in_seconds(self) -> float:
-        return max(0.0, self._next_cycle_at - self._clock())
+        return max(0.0, self._next_cycle_at - monotonic())
 
     @property
     def last(self) -> Outcome | None:

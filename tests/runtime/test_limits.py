@@ -9,7 +9,7 @@ import pytest
 
 from sidecar_runtime.errors import GaveUp
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.health import Outcome
 from tests.runtime.recording import CHANGED, Log
 from tests.runtime.test_loop import DENIED, RESTING, SETTLING, run, send
 from tests.support.machine.clocks import Clock
@@ -38,14 +38,15 @@ def test_a_one_shot_gives_up_in_time_also_if_it_is_asked_without_end(log: Log) -
 
 
 def test_a_cycle_that_ends_is_a_heartbeat_also_if_it_has_failed(
-    log: Log, clock: Clock
+    log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sidecar_runtime.health.monotonic", clock)
+
     def cycle(_: Fence) -> Outcome:
         clock.seconds += 10_000.0
         raise DENIED
 
     one = run(cycle, pace=RESTING)
-    one.health = Health(clock)
 
     one.until(1)
 
@@ -53,10 +54,10 @@ def test_a_cycle_that_ends_is_a_heartbeat_also_if_it_has_failed(
 
 
 def test_is_alive_until_the_next_cycle_is_a_minute_later_than_it_may_be(
-    log: Log, clock: Clock
+    log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sidecar_runtime.health.monotonic", clock)
     one = run(CHANGED, timeout_seconds=600.0)
-    one.health = Health(clock)
     seen: list[bool] = []
 
     def look() -> None:

@@ -35,8 +35,9 @@ FAILED = Outcome("failed", why=SidecarError("access_denied", "may not", "allow i
 
 
 @pytest.fixture
-def health(clock: Clock) -> Health:
-    return Health(clock)
+def health(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Health:
+    monkeypatch.setattr("sidecar_runtime.health.monotonic", clock)
+    return Health()
 
 
 def results(health: Health) -> list[Result]:
