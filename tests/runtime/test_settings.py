@@ -54,17 +54,6 @@ def problems_of(**environ: str) -> list[Problem]:
 # --- reading
 
 
-def test_reads_variables_and_applies_defaults() -> None:
-    settings = read(
-        BOX="a-box", INTERVAL="5m", BOX_SYNC_LAYOUT="Tree", BOX_SYNC_ONE_SHOT="True"
-    )
-
-    assert ("a-box", "tree", None) == (settings.box, settings.layout, settings.mode)
-    assert 300.0 == settings.interval_seconds
-    assert 600.0 == settings.timeout_seconds
-    assert settings.one_shot is True
-
-
 def test_reports_all_problems_together() -> None:
     found = problems_of(
         INTERVAL="soon",
