@@ -110,6 +110,9 @@ class S3Client:
         pays: Whether to pay for requests to a requester-pays bucket.
     """
 
+    # Of the current cycle, as soon as one has begun.
+    _access: tuple[Credentials, AwsConfig]
+
     def __init__(
         self,
         bucket: str,
@@ -126,7 +129,6 @@ class S3Client:
         self._prefix = prefix
         self.chain = chain
         self._count = count
-        self._access: tuple[Credentials, AwsConfig] | None = None
         self._pool: Pool | None = None
         self._fence = Fence()
         # The requests without an answer, the oldest first.
@@ -140,10 +142,11 @@ class S3Client:
             SidecarError: There are no credentials, or the configuration is not usable.
             CycleAbandoned: The fence was revoked.
         """
-        before = self._access
         self._fence = fence
-        self._access = self.chain.current(fence)
-        if self._pool is None or before is None or before[1] != self._access[1]:
+        access = self.chain.current(fence)
+        is_kept = self._pool is not None and access[1] == self._access[1]
+        self._access = access
+        if not is_kept:
             self._move(None)
 
     @property
@@ -256,7 +259,7 @@ class S3Client:
     async def _try(
         self, what: Get, receiver: Receiver | None, *, is_last: bool
     ) -> Answer:
-        assert self._pool is not None and self._access is not None
+        assert self._pool is not None
         address = self._pool.address
         credentials = self._access[0]
         if receiver is not None:
@@ -300,7 +303,7 @@ class S3Client:
         bucket, without headers that this server refuses, or with rotated credentials.
         Of several requests with the same refusal, the first one adapts.
         """
-        assert self._access is not None and self._pool is not None
+        assert self._pool is not None
         said = refusal.code + refusal.message
         is_get = request.operation == "get"
         if answer.status in (400, 501) and is_get and _REFUSED.search(said):
@@ -323,7 +326,6 @@ class S3Client:
         Switch to another configuration, or to the bucket's region; the host is always
         derived here, never taken from S3.
         """
-        assert self._access is not None
         config = self._access[1]
         self.close()
         self._pool = None
@@ -370,8 +372,10 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     regional = f"https://{service}.{dual}{region}.{partition_of(region)[1]}"
     url = split_url(config.endpoint_url or regional, "http", "https")
     if url is None or url.hostname is None:
-        said = "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not http(s)://HOST[:PORT]"
-        raise SourceError("endpoint_invalid", said)
+        raise SourceError(
+            "endpoint_invalid",
+            "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not http(s)://HOST[:PORT]",
+        )
     port = url.port or (443 if url.scheme == "https" else 80)
     host = f"{name}.{url.hostname}" if is_virtual else url.hostname
     path = url.path.rstrip("/") + ("" if is_virtual else f"/{bucket}")

@@ -113,9 +113,10 @@ class Connection(asyncio.BufferedProtocol):
         has_begun: Whether something of the last response has arrived.
     """
 
+    _transport: asyncio.Transport
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: _Exchange | None = None
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -141,7 +142,6 @@ class Connection(asyncio.BufferedProtocol):
         Raises:
             WireError: Timeout, reset, truncated or malformed response.
         """
-        assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
         exchange = _Exchange(
@@ -159,11 +159,11 @@ class Connection(asyncio.BufferedProtocol):
         except TimeoutError:
             if not exchange.limit.expired():  # the sink's: a volume can time out, too
                 raise
-            said = (
+            raise WireError(
+                "request_timeout",
                 "no complete response in time, and no data for "
-                f"{self.idle_seconds:.0f} s"
-            )
-            raise WireError("request_timeout", said) from None
+                f"{self.idle_seconds:.0f} s",
+            ) from None
         finally:
             self._exchange = None
             if not self.is_usable:
@@ -176,8 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         Close the connection at once; after a half-read body it is unusable.
         """
         self.is_usable = False
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     # --- asyncio.BufferedProtocol
 
@@ -199,10 +198,10 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(self._buffer[:nbytes])
             if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
-                said = (
-                    f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body"
+                raise WireError(
+                    "server_error",
+                    f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body",
                 )
-                raise WireError("server_error", said)
         except Exception as found:  # noqa: BLE001 - whatever the sink raises ends the request
             error: BaseException = found
             if isinstance(found, httptools.HttpParserCallbackError):
@@ -356,8 +355,10 @@ class Pool:
             self._where = f"the proxy {without_password(address.proxy)}"
             proxy = split_url(address.proxy, "http")
             if proxy is None:
-                said = f"{self._where} is not http://HOST:PORT, the only supported kind"
-                raise WireError("proxy_refused", said)
+                raise WireError(
+                    "proxy_refused",
+                    f"{self._where} is not http://HOST:PORT, the only supported kind",
+                )
             self._place = proxy.hostname or "", proxy.port or 80
 
     async def get(
@@ -437,11 +438,14 @@ class Pool:
                 connection: Connection = (await self._dial(Connection, **tls))[1]
                 return connection
         except TimeoutError:
-            said = f"{where} did not accept a connection within {CONNECT_SECONDS:g} s"
-            raise WireError("request_timeout", said) from None
+            raise WireError(
+                "request_timeout",
+                f"{where} did not accept a connection within {CONNECT_SECONDS:g} s",
+            ) from None
         except (socket.gaierror, UnicodeError) as error:
-            said = f"the name of {where} cannot be resolved: {error}"
-            raise WireError("name_unresolved", said) from None
+            raise WireError(
+                "name_unresolved", f"the name of {where} cannot be resolved: {error}"
+            ) from None
         except ssl.SSLError as error:
             self._context = None
             why = getattr(error, "verify_message", "") or error.reason or str(error)
