@@ -28,7 +28,7 @@ from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, Occupied, open_volume
+from s3_sync.volume import LINK, TARGET_FLAGS, Occupied, open_volume
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import (
     daemon,
@@ -73,10 +73,13 @@ def run(
     unknown(names)
     metrics = SyncMetrics(__version__, "check")
     state = _check_source(settings, open_client(settings, metrics))
-    is_target_good = _check_target(settings, state or State("", {}))
-    is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
     return exit_code(
-        [state is not None, is_target_good, is_gate_good, daemon(settings.http_bind)]
+        [
+            state is not None,
+            _check_target(settings, state or State("", {})),
+            try_gate(make_gate(settings, metrics.gate), settings.gate, Fence()),
+            daemon(settings.http_bind),
+        ]
     )
 
 
@@ -172,7 +175,7 @@ def _check_target(settings: Settings, state: State) -> bool:
             if os.path.lexists(f"{path}/{RESERVED}"):
                 _open(settings)
             elif is_snapshot and os.path.isdir(path):
-                with opened(path, flags=os.O_RDONLY | os.O_DIRECTORY) as root:
+                with opened(path, flags=TARGET_FLAGS) as root:
                     Snapshots(root, root, RESERVED, LINK).make_way(is_first=True)
             total = shutil.disk_usage(nearest_folder(path)).total
         if needed > total:

@@ -12,7 +12,7 @@ from s3_sync.names import RESERVED
 from s3_sync.published import Published, Record, are
 from s3_sync.reasons import failure, link_elsewhere
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK
+from s3_sync.volume import LINK, TARGET_FLAGS
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.volume.snapshots import opened
@@ -28,12 +28,15 @@ def readiness(
         problem: Why consumers do not see what is published.
     """
     if published is None:
-        said = "nothing is published yet that fits the settings here"
-        return Readiness(problem=failure("nothing_published", said))
+        return Readiness(
+            problem=failure(
+                "nothing_published",
+                "nothing is published yet that fits the settings here",
+            )
+        )
     if published.damaged:
         files = are(published.damaged, "published file")
-        said = f"{files} missing or altered on disk"
-        problem = failure("files_damaged", said)
+        problem = failure("files_damaged", f"{files} missing or altered on disk")
     return Readiness(
         revision=published.revision,
         published_at=published.published_at,
@@ -49,9 +52,8 @@ def read_outside(settings: Settings) -> Record:
     Raises:
         OSError: There is no target, or it cannot be read.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with (
-        opened(settings.dest_path, flags=flags) as root,
+        opened(settings.dest_path, flags=TARGET_FLAGS) as root,
         opened(RESERVED, root) as state,
     ):
         return Record(settings, state)
@@ -75,8 +77,11 @@ def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
         found = Readiness(problem=failure("target_unreadable", said))
     else:
         current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
-        is_seen = published is None or current == published.name
-        is_seen = is_seen or settings.layout == "in-place"
+        is_seen = (
+            published is None
+            or current == published.name
+            or settings.layout == "in-place"
+        )
         found = readiness(published, None if is_seen else link_elsewhere())
     if found.problem is None or not holder:
         return found
@@ -96,9 +101,7 @@ class Status:
 
     def show(self, **details: object) -> None:
         """
-        Merge into the details; empty mappings and lists are removed.
+        Merge into the details; empty mappings are removed.
         """
         merged = {**self.details, **details}
-        self.details = {
-            key: value for key, value in merged.items() if value not in ({}, [])
-        }
+        self.details = {key: value for key, value in merged.items() if value != {}}

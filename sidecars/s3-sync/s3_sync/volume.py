@@ -42,6 +42,8 @@ AIRFLOWIGNORE = ".airflowignore"
 _HIDDEN = f"{STAGING}\n{SNAPSHOTS}\n".encode()
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# The target's own path may be a symlink, which the user chose.
+TARGET_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Bytecode is deleted with the sources that it belongs to.
 SPARED = ("__pycache__",)
@@ -77,7 +79,7 @@ class Volume:
     The target folder and its `.s3-sync`, open; belongs to one thread.
 
     Attributes:
-        root: The target folder; its own path may be a symlink, which the user chose.
+        root: The target folder.
         state: `.s3-sync` in it.
         staging: Files in it are renamed into place or removed; see :meth:`begin`.
         fold: What the file system takes names for; None if it distinguishes all of
@@ -95,8 +97,7 @@ class Volume:
         with suppress(FileExistsError):  # what is there is told as it is opened
             os.makedirs(path, mode=FOLDER_MODE)
         with ExitStack() as stack:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            self.root = stack.enter_context(opened(path, flags=flags))
+            self.root = stack.enter_context(opened(path, flags=TARGET_FLAGS))
             self.state = stack.enter_context(own_folder(RESERVED, self.root))
             self._open = stack.pop_all()
 
@@ -167,16 +168,14 @@ def open_volume(path: str, lock: TargetLock, file_mode: int, *, fsync: bool) -> 
         OSError: It cannot be opened or written.
     """
     volume = Volume(path)
-    is_begun = False
     try:
         if not lock.try_acquire(LOCK, volume.state):
             raise Occupied(read_holder(LOCK, volume.state))
         volume.begin(file_mode, fsync=fsync)
-        is_begun = True
-        return volume
-    finally:
-        if not is_begun:
-            volume.close()
+    except BaseException:
+        volume.close()
+        raise
+    return volume
 
 
 # --- walks
