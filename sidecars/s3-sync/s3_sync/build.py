@@ -298,9 +298,10 @@ class Builder:
             refusal = gate.judge(build.name, tree.path, changed, fence)
             tree.purge(fence)  # the gate's command may have changed files
             for path in tree.altered(tree.files):
-                said = f"the gate's command, or another process, changed {path!r} in .s3-sync"
                 raise TargetError(
-                    "target_failed", said, "Find out what writes to .s3-sync."
+                    "target_failed",
+                    f"the gate's command, or another process, changed {path!r} in .s3-sync",
+                    "Find out what writes to .s3-sync.",
                 )
             return refusal
         except Undecided as error:

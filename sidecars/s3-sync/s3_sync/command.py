@@ -82,9 +82,14 @@ def run() -> int:
         os.environ.get("SIDECAR_REVISION", "unknown"),
         is_read=not settings.one_shot,
     )
-    about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)
-    return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
+    return run_daemon(
+        sidecar,
+        settings,
+        About("s3-sync", __version__, settings.source, settings.dest_path),
+        metrics,
+        watch=sidecar.watch,
+    )
 
 
 class S3Sync:
@@ -338,8 +343,7 @@ class Session:
                     if error.errno in FULL_ERRORS:
                         layout.make_room(fence)
                     raise
-        requested = self._sidecar.status.metrics.files.requested
-        requested.set(len(layout.snapshots.asked()))
+        self._sidecar.status.metrics.files.requested.set(len(layout.snapshots.asked()))
 
     async def _fetch(
         self,

@@ -106,13 +106,14 @@ class ListingSource:
             requests += 1
             # A store passes over many deleted keys in pages without one.
             if requests > EMPTY_PAGES + keys:
-                said = f"{requests} pages have only {keys} keys, and are not the last"
-                raise listing_invalid(said)
-            if keys > KEYS_LIMIT:
-                said = (
-                    f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not"
+                raise listing_invalid(
+                    f"{requests} pages have only {keys} keys, and are not the last"
                 )
-                raise SourceError("too_many_keys", said)
+            if keys > KEYS_LIMIT:
+                raise SourceError(
+                    "too_many_keys",
+                    f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not",
+                )
             token = next_token(body, page)
         if not self._state.revision or list(pages) != list(self._pages):
             self._state = join_pages(pages.values(), settings.prefix)
@@ -223,8 +224,11 @@ class ListingSource:
         file = files[path]
         folder = fill.tree
         if file.size_bytes > free_bytes(folder.fd):
-            said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
-            raise TargetError("target_full", said, FULL_ADVICE)
+            raise TargetError(
+                "target_full",
+                f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)",
+                FULL_ADVICE,
+            )
         must_match = self._settings.verify == "strict" or self._client.is_aws
         with closing(Download(key, file.size_bytes, folder.staging)) as download:
             headers = await self._client.get_object(
@@ -262,8 +266,11 @@ class ListingSource:
             said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
             advice = "Correct S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE. Nothing was deleted."
         what = ", ".join(said) or "no key begins with it"
-        message = f"{self._settings.source} contains no files to sync: {what}"
-        return SourceError("source_empty", message, advice)
+        return SourceError(
+            "source_empty",
+            f"{self._settings.source} contains no files to sync: {what}",
+            advice,
+        )
 
 
 # --- pages of ListObjectsV2: their bytes → the files of the source; pure

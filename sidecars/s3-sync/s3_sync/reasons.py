@@ -163,12 +163,13 @@ RETRIED = ("connection_lost", "server_error", "throttled", "tls_failed")
 # for which snapshots and deletions wait.
 REST_SECONDS = {"object_slow": 3600.0}
 
-_BY_CONCERN = {
-    name: Reason(concern, advice)
-    for concern, advices in _ADVICE.items()
-    for name, advice in advices.items()
-}
-REASONS = dict(sorted(_BY_CONCERN.items()))
+REASONS = dict(
+    sorted(
+        (name, Reason(concern, advice))
+        for concern, advices in _ADVICE.items()
+        for name, advice in advices.items()
+    )
+)
 
 
 # Why files could not be read or written, by path.
@@ -217,8 +218,9 @@ def link_elsewhere() -> SidecarError:
     """
     Return what is said while the link of a snapshot does not lead to it.
     """
-    said = "the link `current` does not lead to the published revision"
-    return failure("link_elsewhere", said)
+    return failure(
+        "link_elsewhere", "the link `current` does not lead to the published revision"
+    )
 
 
 def concerns(reason: str) -> str:

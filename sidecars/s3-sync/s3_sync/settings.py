@@ -95,8 +95,10 @@ def globs(text: str) -> tuple[str, ...]:
     """
     for glob in words(text):
         if glob.endswith("/") or glob[0] in "/'\"":
-            why = "can match no key: write it as in pkg/*, relative to KEY_PATH, without quotes"
-            raise ValueError(f"contains {glob}, which {why}")
+            raise ValueError(
+                f"contains {glob}, which can match no key: write it as in pkg/*, relative to "
+                "KEY_PATH, without quotes"
+            )
     return words(text)
 
 
@@ -362,9 +364,8 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
             environ.get(name) and split_url(environ[name], "http", "https") is None
         )
         rules.append((name, is_wrong, "is not http(s)://HOST[:PORT]"))
-    problems = [
+    return [
         Problem(name, without_password(environ.get(name, "").strip()), why)
         for name, is_wrong, why in rules
         if is_wrong
-    ]
-    return problems + check_gate(settings)
+    ] + check_gate(settings)

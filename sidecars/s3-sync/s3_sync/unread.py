@@ -209,5 +209,8 @@ def explain(errors: Failures, files: Collection[str]) -> SidecarError:
     files.
     """
     first = errors[min(errors)]
-    message = f"{len(errors)} of {len(files)} files are missing: {first.message}"
-    return SidecarError(first.reason, message, first.advice)
+    return SidecarError(
+        first.reason,
+        f"{len(errors)} of {len(files)} files are missing: {first.message}",
+        first.advice,
+    )

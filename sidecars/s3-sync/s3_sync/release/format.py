@@ -277,9 +277,13 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     size = _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
     if not is_hex(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
-    created_at = _text(facts, "created_at")
     manifest = Manifest(
-        found, files, sha256, size, created_at, _texts(facts.get("origin"))
+        found,
+        files,
+        sha256,
+        size,
+        _text(facts, "created_at"),
+        _texts(facts.get("origin")),
     )
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
         raise Invalid(
@@ -427,8 +431,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs[:FIELDS_LIMIT])
     if len(found) < len(pairs):
         raise Invalid("an object has a duplicate name, or too many")
-    is_file = all(name in found for name in _ROW)
-    return tuple([found[name] for name in _ROW]) if is_file else found
+    if all(name in found for name in _ROW):
+        return tuple([found[name] for name in _ROW])
+    return found
 
 
 def _refuse_constant(text: str) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 
-from s3_sync.reasons import REASONS
+from s3_sync import reasons
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import SidecarError, json_text
 from sidecar_runtime.http.listener import Answer, Listener
@@ -97,9 +97,11 @@ class Requested:
             return None
         allowance = self._allowances[is_known]
         if allowance.wait_seconds:
-            period = f"{PERIOD_SECONDS:g} s"
-            said = f"too many revisions were requested; one in {period} is fetched now"
-            limit = SidecarError("request_limit", said, REASONS["request_limit"].advice)
+            limit = reasons.failure(
+                "request_limit",
+                "too many revisions were requested; "
+                f"one in {PERIOD_SECONDS:g} s is fetched now",
+            )
             if "request_limit" not in self._told:  # once until one may be again
                 self._told.add("request_limit")
                 _log_unavailable(revision, limit)
@@ -140,9 +142,12 @@ class Requested:
             self._told.clear()
         except (OSError, RuntimeError) as error:  # each cycle tries again
             said = getattr(error, "strerror", None) or str(error)
-            advice = "Consumers get only the versions that are kept on the volume."
             if said not in self._told:
-                log.warning("ask_socket_unavailable", error=said, advice=advice)
+                log.warning(
+                    "ask_socket_unavailable",
+                    error=said,
+                    advice="Consumers get only the versions that are kept on the volume.",
+                )
             self._told.add(said)
 
     def _answer(
@@ -176,8 +181,9 @@ class Requested:
         before, _ = self._failures.pop(revision, (None, 0.0))
         # Of a cycle that is abandoned: the next one would start with this revision, and
         # time out.
-        late = "the cycle timed out while it fetched this revision"
-        failure: SidecarError | None = SidecarError("cycle_timeout", late)
+        failure: SidecarError | None = SidecarError(
+            "cycle_timeout", "the cycle timed out while it fetched this revision"
+        )
         try:
             yield
             failure = None

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 # request costs 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1
 # ms.
 GAP_BYTES = 64 << 10
-_LIST = ACTIONS["list"]
 _PUBLISH_AGAIN = "Publish it again, or roll back."
 
 
@@ -189,8 +188,9 @@ class ReleaseSource:
         headers = {"if-none-match": etag} if etag else {}
         what = "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH."
         with self._reading(form.POINTER_KEY, what) as key:
-            pointer = Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers)
-            answer = await self._client.get(pointer)
+            answer = await self._client.get(
+                Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers)
+            )
             if answer.status != 304 or self._pointer is None:
                 etag = answer.headers.get("etag", "")
                 self._pointer = self._trusted(answer.body)
@@ -228,8 +228,9 @@ class ReleaseSource:
             answer = await self._client.get(
                 Get("manifest", key, form.MANIFEST_LIMIT_BYTES)
             )
-            target_bytes = len(self._settings.dest_path.encode())
-            return form.parse_manifest(answer.body, revision, target_bytes)
+            return form.parse_manifest(
+                answer.body, revision, len(self._settings.dest_path.encode())
+            )
 
     def _state_of(self, manifest: Manifest) -> State:
         facts = {"created_at": manifest.created_at, **manifest.origin}
@@ -250,11 +251,15 @@ class ReleaseSource:
             size_bytes = files[-1].end - files[0].offset
             try:
                 if time.monotonic() < fill.until:
-                    ranges = Get("bundle", key, size_bytes, cutter.headers, fill.until)
-                    await self._client.get(ranges, cutter)
+                    await self._client.get(
+                        Get("bundle", key, size_bytes, cutter.headers, fill.until),
+                        cutter,
+                    )
                     if cutter.left:
-                        said = f"the bundle ends before {cutter.left[-1].path!r}"
-                        raise ObjectError("bundle_corrupt", said)
+                        raise ObjectError(
+                            "bundle_corrupt",
+                            f"the bundle ends before {cutter.left[-1].path!r}",
+                        )
             except WireError:
                 if time.monotonic() < fill.until:
                     raise
@@ -288,7 +293,9 @@ class ReleaseSource:
             if manifest and key == form.bundle_key(manifest.bundle_sha256):
                 self._manifest = None
             # S3 does not tell an identity that may not list whether an object exists.
-            if isinstance(error, ObjectMoved) or _LIST in (error.permission or ()):
+            if isinstance(error, ObjectMoved) or ACTIONS["list"] in (
+                error.permission or ()
+            ):
                 raise self._error(
                     "release_missing", f"{where} does not exist", advice
                 ) from None
