@@ -146,7 +146,13 @@ class Sync:
 
         # One answer to what is to be done now, and if nothing, until when and why.
         holds = self._meet(state, asked_at, fence)
-        todo = decide(state, self._there(), holds, time.time())
+        there = There(
+            files=shown.files,
+            intact=shown.intact,
+            published=self._record.published,
+            is_ready=self.parts.status.readiness.ready,
+        )
+        todo = decide(state, there, holds, time.time())
         if isinstance(todo, Wait):
             # No build follows that would tell why a repair failed, or make room for it.
             if volume_error is not None:
@@ -174,9 +180,8 @@ class Sync:
         if self._shortage.is_new and settings.layout == "snapshot":
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
-            unsettled = SidecarError("source_unsettled", said, why.advice)
-            counts |= _counts(build)
-            return Outcome("waiting", self._revision, counts, why=unsettled)
+            why = SidecarError("source_unsettled", said, why.advice)
+            return Outcome("waiting", self._revision, counts | _counts(build), why=why)
 
         # The gate (snapshots only) sees exactly what would be shown. It may accept less,
         # or only an earlier release, for a pod that has nothing.
@@ -208,9 +213,8 @@ class Sync:
             # A list that was lost may have dropped some of the files.
             damaged = len(shown.damaged) + max(0, published.files - files)
             if damaged != published.damaged:
-                said = published._replace(damaged=damaged)
                 with suppress(OSError):
-                    record.write(fence, said)
+                    record.write(fence, published._replace(damaged=damaged))
         status.readiness = readiness(record.published, self._layout.problem)
         status.show(managed_files=files)
         published = record.published or Published()
@@ -252,15 +256,6 @@ class Sync:
             read._replace(kept=kept), self.parts.volume.fold, settings.prefix
         )
 
-    def _there(self) -> There:
-        layout = self._layout
-        return There(
-            files=layout.shown.files,
-            intact=layout.shown.intact,
-            published=self._record.published,
-            is_ready=self.parts.status.readiness.ready,
-        )
-
     def _meet(self, state: State, asked_at: float, fence: Fence) -> Holds:
         """
         Let all that remembers listings meet this one, once in a cycle; return what may
@@ -283,9 +278,9 @@ class Sync:
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
-        settle = failure("source_unsettled", said), left_seconds
+        settling = failure("source_unsettled", said)
         return Holds(
-            settle=settle if left_seconds else None,
+            settle=(settling, left_seconds) if left_seconds else None,
             # The time of a listing that settles is not the time of a hold. Rests come
             # after hold_back, which adds to them; a recall asks for them, too.
             brake=None if left_seconds else self._judge_deletions(state, fence),
@@ -430,9 +425,10 @@ class Sync:
         # The same again, such as repairs alone, keeps its time: alerts look at its age.
         if said != before or not record.is_written:
             record.write(fence, said._replace(published_at=now()))
-        counts["files_published"] = published
-        counts["files_deleted"] = numbers["deleted"]
-        counts |= _counts(build)
+        counts |= _counts(build) | {
+            "files_published": published,
+            "files_deleted": numbers["deleted"],
+        }
 
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)

@@ -193,9 +193,11 @@ class Tree:
                 opened(name, folder, OLD_FILE) as fd,
             ):
                 found = os.fstat(fd)
-                is_same = found.st_size == content.size_bytes
-                is_same = is_same and has_mode(found, self._mode_of(content))
-                if not (is_same and has_digest(content.etag, read_blocks(fd))):
+                if not (
+                    found.st_size == content.size_bytes
+                    and has_mode(found, self._mode_of(content))
+                    and has_digest(content.etag, read_blocks(fd))
+                ):
                     return False
         except OSError:
             return False

@@ -185,8 +185,8 @@ def sha256_of(data: bytes) -> str:
 EMPTY_SHA256 = sha256_of(b"")
 
 
-def is_revision(found: object) -> bool:
-    return isinstance(found, str) and _REVISION.fullmatch(found) is not None
+def is_revision(text: str) -> bool:
+    return _REVISION.fullmatch(text) is not None
 
 
 def short(revision: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from s3_sync.names import Content, Files, folders_of, not_held
@@ -106,8 +106,8 @@ class Work(NamedTuple):
         delete: Paths of files whose key was deleted.
     """
 
-    put: tuple[str, ...] = ()
-    delete: tuple[str, ...] = ()
+    put: Sequence[str] = ()
+    delete: Sequence[str] = ()
 
 
 class Wait(NamedTuple):
@@ -132,7 +132,7 @@ class Done(NamedTuple):
         missing: The files that it lacks, none of which is due for another try.
     """
 
-    missing: tuple[str, ...] = ()
+    missing: Sequence[str] = ()
 
 
 def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait | Done:
@@ -367,9 +367,8 @@ class Brake:
                 managed_files=held,
                 paths=sorted(gone)[:NAMED_FILES],
             )
-        why = failure(
-            "deletion_held",
+        said = (
             f"{len(gone)} of {held} files are missing from the source; this listing is held back "
-            f"for {HOLD_SECONDS / 60:g} minutes",
+            f"for {HOLD_SECONDS / 60:g} minutes"
         )
-        return why, HOLD_SECONDS - max(ages)
+        return failure("deletion_held", said), HOLD_SECONDS - max(ages)

@@ -92,9 +92,13 @@ def parse(facts: Mapping[str, Any]) -> Published | None:
     for name, default in Published._field_defaults.items():
         if isinstance(facts.get(name), type(default)):
             said = said._replace(**{name: facts[name]})
-    is_consistent = bool(said.name) and (said.missing == 0) == bool(said.revision)
-    is_consistent &= all(type(seen) is int for seen in said.sequences.values())
-    return said if is_consistent and 0 < said.published_at < LATEST else None
+    is_valid = (
+        said.name
+        and (said.missing == 0) == bool(said.revision)
+        and all(type(seen) is int for seen in said.sequences.values())
+        and 0 < said.published_at < LATEST
+    )
+    return said if is_valid else None
 
 
 class Record:

@@ -180,8 +180,11 @@ def explain(
         reason, said, advice, permission = _explain_denied(refusal, request, said)
     else:
         # Only S3 itself can say so: an ingress answers 404 while its server restarts.
-        is_gone = status == 412 or (status == 404 and code != "")
-        is_gone = is_gone or (status == 416 and operation != "bundle")
+        is_gone = (
+            status == 412
+            or (status == 404 and code != "")
+            or (status == 416 and operation != "bundle")
+        )
         is_bucket = code in ("NoSuchBucket", "NoSuchAccessPoint")
         if is_gone and operation != "list" and not is_bucket:
             return ObjectMoved()
