@@ -37,20 +37,11 @@ def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
     assert read(KEY_PATH=text).prefix == prefix
 
 
-# Beside these settings, the next one has no effect without the last one.
+# Beside these settings, the next one has no effect without the last one; the table of
+# the README says of each setting what it needs.
 WITHOUT_EFFECT = [
     (RELEASES, "INCLUDE", "*.py", "SOURCE=listing"),
-    (RELEASES, "EXCLUDE", "*.md", "SOURCE=listing"),
-    (RELEASES, "SETTLE", "30s", "SOURCE=listing"),
-    (RELEASES, "ALLOW_EMPTY", "true", "SOURCE=listing"),
-    (RELEASES, "DELETE", "none", "SOURCE=listing"),
-    (RELEASES, "MAX_DELETE", "50%", "SOURCE=listing"),
-    (RELEASES, "VERIFY", "strict", "SOURCE=listing"),
-    (RELEASES, "FILE_MODE", "0600", "SOURCE=listing"),
     ({}, "RETAIN_COUNT", "5", "LAYOUT=snapshot"),
-    ({}, "RETAIN_FOR", "1h", "LAYOUT=snapshot"),
-    ({}, "REVISION", REVISION, "SOURCE=release"),
-    ({}, "TRUSTED_KEYS", "/keys", "SOURCE=release"),
     (SNAPSHOT, "KEEP_REQUESTED", "3", "SOURCE=release"),
     (SNAPSHOT, "GATE_TIMEOUT", "30s", "GATE=syntax or command"),
 ]
