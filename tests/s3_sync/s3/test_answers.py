@@ -17,8 +17,8 @@ from s3_sync.s3.http import BODY_LIMIT_BYTES
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.given import Body, play
 from tests.support.aws.fake_s3 import FakeS3, error
-from tests.support.http.faults import answer_with, drip, raw, reset, truncate
-from tests.support.http.loopback import Answer, Exchange, Fault
+from tests.support.http.faults import drip, raw, reset, truncate
+from tests.support.http.loopback import Exchange, Fault
 
 BODY = b"print('hello')\n"
 BOTH = pytest.mark.parametrize("what", ["list", "get"])
@@ -140,18 +140,12 @@ BROKEN: dict[str, tuple[Fault, str, int]] = {
         3,
     ),
     "301 to another host": (error(301, "Moved", headers=EVIL), "redirect_refused", 1),
-    "307 to another host": (
-        error(307, "TemporaryRedirect", headers=EVIL),
-        "redirect_refused",
-        1,
-    ),
     "301 to a region that would be a host": (
         moved_to("evil.example/"),
         "redirect_refused",
         1,
     ),
     "301 back and forth": (moved_to("eu-west-1"), "redirect_refused", 2),
-    "407, unasked": (answer_with(Answer(407, {}, b"<html>")), "proxy_refused", 1),
 }
 
 

@@ -215,11 +215,8 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(412),
         answer(416, "InvalidRange"),
     ],
-    ("clock_skew",) * 2: [answer(403, "RequestTimeTooSkewed")],
     ("credentials_invalid",) * 2: [answer(403, "SignatureDoesNotMatch")],
     ("credentials_expired",) * 2: [answer(400, "InvalidToken")],
-    ("object_archived",) * 2: [answer(403, "InvalidObjectState")],
-    ("kms_key_unusable",) * 2: [answer(403, "KMS.X")],
     ("throttled",) * 2: [
         answer(503, "SlowDownRead"),
         answer(503, "ServiceUnavailable"),
@@ -240,12 +237,11 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(403, "AllAccessDisabled"),
         answer(400, "AccessDenied"),
     ],
-    ("access_denied_list", "access_denied_get"): [answer(403, "AccessDenied")],
     # Not S3's: an object that may be there must not count as gone.
     ("answer_foreign",) * 2: [answer(403), answer(404)],
     ("proxy_refused",) * 2: [answer(407)],
 }
-OF_ALL = {"bucket_not_found", "clock_skew", "credentials_expired"}
+OF_ALL = {"bucket_not_found", "credentials_expired"}
 
 
 @pytest.mark.parametrize(
