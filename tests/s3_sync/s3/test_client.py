@@ -35,12 +35,10 @@ def s3(s3: FakeS3) -> FakeS3:
     return s3
 
 
-async def get(
-    client: S3Client, body: Body | None = None, etag: str = ""
-) -> dict[str, str]:
-    md5_of_hello = "5d41402abc4b2a76b9719d911017c592"
+async def get(client: S3Client, body: Body | None = None) -> dict[str, str]:
+    """Get the object, which must still contain `hello`."""
     return await client.get_object(
-        "dags/a b+ü.py", etag or md5_of_hello, 5, body or Body()
+        "dags/a b+ü.py", "5d41402abc4b2a76b9719d911017c592", 5, body or Body()
     )
 
 
@@ -207,21 +205,22 @@ AUTHORIZATION = f"Basic {base64.b64encode(b'user:p@ss:word').decode()}"
 
 
 @pytest.fixture
-def use_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A function that selects a proxy; its URL contains `{}` for the login."""
+def use_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """
+    A function that selects the proxy of a scheme; its URL contains `{}` for the login.
+    """
 
-    def use(url: str) -> None:
+    def use(scheme: str, url: str) -> None:
         monkeypatch.setenv("NO_PROXY", "")
-        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
-            monkeypatch.setenv(name, url.format(f"{LOGIN}@"))
+        monkeypatch.setenv(f"{scheme}_PROXY", url.format(f"{LOGIN}@"))
 
     return use
 
 
 def test_sends_plain_http_to_the_proxy_in_absolute_form(
-    s3: FakeS3, use_proxy: Callable[[str], None]
+    s3: FakeS3, use_proxy: Callable[[str, str], None]
 ) -> None:
-    use_proxy(f"http://{{}}127.0.0.1:{s3.port}")
+    use_proxy("HTTP", f"http://{{}}127.0.0.1:{s3.port}")
     s3.inject(answer_with(Answer(200, {}, b"hello")))
 
     async def scene(client: S3Client) -> list[bytes]:
@@ -239,13 +238,13 @@ def test_sends_plain_http_to_the_proxy_in_absolute_form(
 
 
 def test_sends_https_through_a_connect_tunnel(
-    tmp_path: Path, use_proxy: Callable[[str], None]
+    tmp_path: Path, use_proxy: Callable[[str, str], None]
 ) -> None:
     """The password goes to the proxy only."""
     tls, bundle = self_signed(tmp_path, "store.example")
     settings = config(endpoint_url="https://store.example", ca_bundle=str(bundle))
     with FakeS3(tls=tls) as s3, FakeProxy(s3.port) as proxy:
-        use_proxy(f"http://{{}}127.0.0.1:{proxy.port}")
+        use_proxy("HTTPS", f"http://{{}}127.0.0.1:{proxy.port}")
         s3.put("dags/a b+ü.py", b"hello")
         play(s3, list_and_get, Given(settings))
 
@@ -270,9 +269,9 @@ def test_sends_https_through_a_connect_tunnel(
     ids=range(8),
 )
 def test_a_refused_tunnel_is_reported_without_the_password(
-    s3: FakeS3, use_proxy: Callable[[str], None], answer: bytes
+    s3: FakeS3, use_proxy: Callable[[str, str], None], answer: bytes
 ) -> None:
-    use_proxy(f"http://{{}}127.0.0.1:{s3.port}")
+    use_proxy("HTTPS", f"http://{{}}127.0.0.1:{s3.port}")
     s3.inject(raw(answer))
 
     found = failure(s3, list_all, Given(config(endpoint_url="https://store.example")))
@@ -292,9 +291,9 @@ def test_a_refused_tunnel_is_reported_without_the_password(
     ],
 )  # fmt: skip
 def test_an_unusable_proxy_is_reported_without_its_login(
-    s3: FakeS3, use_proxy: Callable[[str], None], proxy: str, reason: str
+    s3: FakeS3, use_proxy: Callable[[str, str], None], proxy: str, reason: str
 ) -> None:
-    use_proxy(proxy)
+    use_proxy("HTTP", proxy)
 
     found = failure(s3, list_all)
 

@@ -196,25 +196,6 @@ def test_an_invalid_endpoint_url_of_a_profile_is_reported(url: str) -> None:
     assert "endpoint_url" in error.message
 
 
-# --- proxies (the rules of NO_PROXY: tests/runtime/test_proxies.py)
-
-PROXY = "http://proxy.example:3128"
-
-
-def test_selects_the_proxy_by_scheme_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "proxy.example")
-    monkeypatch.setenv("HTTP_PROXY", PROXY)
-    monkeypatch.setenv("NO_PROXY", "minio")
-    endpoints = [None, "http://store:9000", "http://minio:9000"]
-
-    found = [
-        locate("a-bucket", config(endpoint_url=endpoint)).proxy
-        for endpoint in endpoints
-    ]
-
-    assert ["http://proxy.example", PROXY, None] == found
-
-
 # --- signatures
 
 ALPHABET = "abcXYZ019 +%&=?#:;,@!$'()*[]{}<>|\\^`\"~_-.//\n\t\r\x01\x7fäßéÉ́日本語😀ﬁ"
