@@ -60,6 +60,7 @@ class World:
         self._stage = stage
         self._s3 = s3
         self._kind = kind
+        self._is_in_place = kind.startswith("in-place")
         self.root = folder / "dags"
         s3.objects.clear()
         self._shelf = Shelf(s3)
@@ -94,24 +95,22 @@ class World:
         for path, content in FOREIGN.items():
             (self.root / path).write_bytes(content)
 
-    def shown(self, kind: str = "") -> dict[str, bytes]:
+    def shown(self) -> dict[str, bytes]:
         """
         Return what a consumer reads.
         """
-        is_in_place = (kind or self._kind).startswith("in-place")
-        root = self.root if is_in_place else (self.root / "current").resolve()
+        root = self.root if self._is_in_place else (self.root / "current").resolve()
         return {
             str(path.relative_to(root)): path.read_bytes()
             for path in root.rglob("*")
             if path.is_file() and ".s3-sync" not in path.relative_to(root).parts
         }
 
-    def wanted(self, files: dict[str, bytes], kind: str = "") -> dict[str, bytes]:
+    def wanted(self, files: dict[str, bytes]) -> dict[str, bytes]:
         """
         Return what a consumer should read: files of others stay in place.
         """
-        is_in_place = (kind or self._kind).startswith("in-place")
-        return {**files, **FOREIGN} if is_in_place else files
+        return {**files, **FOREIGN} if self._is_in_place else files
 
     def left_over(self) -> list[str]:
         """
@@ -126,7 +125,7 @@ class World:
         Assert that each file is an old or a new one; in a snapshot, all of one state.
         """
         shown = self.shown()
-        if not self._kind.startswith("in-place"):
+        if not self._is_in_place:
             assert shown in (BEFORE, AFTER), where
             return
         for path, content in shown.items():

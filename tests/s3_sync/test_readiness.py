@@ -89,7 +89,7 @@ class World:
         self.process.stop()
 
 
-Make = Callable[[World, Path], object]
+Make = Callable[[World], object]
 
 
 def denied(world: World, names: str) -> None:
@@ -124,9 +124,9 @@ def broken(world: World) -> None:
     world.s3.put("dags/b.py", BROKEN)
 
 
-def refused_whole(world: World, folder: Path) -> None:
+def refused_whole(world: World) -> None:
     world.put(2)
-    command = script(folder / "gate", "exit 1")
+    command = script(world.process.folder.parent / "gate", "exit 1")
     world.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
 
@@ -190,7 +190,7 @@ def earlier_accepted(world: World) -> None:
 
 
 DENIED = error(403, "AccessDenied")
-BEFORE: dict[str, Callable[[World], object]] = {
+BEFORE: dict[str, Make] = {
     "nothing": lambda world: None,
     "complete": all_published,
     "complete, 30 files": many_published,
@@ -207,29 +207,27 @@ BEFORE: dict[str, Callable[[World], object]] = {
     ),
 }
 NOW: dict[str, Make] = {
-    "cannot be listed": lambda world, _: world.s3.inject(DENIED, is_list),
-    "one of four objects cannot be read": lambda world, _: denied(world, "b"),
-    "three of four objects cannot be read": lambda world, _: denied(world, "bcd"),
-    "one of four objects keeps changing": lambda world, _: rewritten(world),
-    "one of four objects is listed but missing": lambda world, _: vanished(world),
-    "one of four objects is archived": lambda world, _: archived(world),
-    "the gate refuses one of four files": lambda world, _: broken(world),
+    "cannot be listed": lambda world: world.s3.inject(DENIED, is_list),
+    "one of four objects cannot be read": lambda world: denied(world, "b"),
+    "three of four objects cannot be read": lambda world: denied(world, "bcd"),
+    "one of four objects keeps changing": rewritten,
+    "one of four objects is listed but missing": vanished,
+    "one of four objects is archived": archived,
+    "the gate refuses one of four files": broken,
     "the gate refuses without naming a file": refused_whole,
-    "has lost most of its objects": lambda world, _: lost_most(world),
-    "the filters select other files": lambda world, _: filtered(world),
-    "cannot be read": lambda world, _: world.s3.inject(DENIED, is_get()),
-    "its bundle is missing": lambda world, _: (
+    "has lost most of its objects": lost_most,
+    "the filters select other files": filtered,
+    "cannot be read": lambda world: world.s3.inject(DENIED, is_get()),
+    "its bundle is missing": lambda world: (
         world.publish(8),
         world.s3.inject(error(404, "NoSuchKey"), is_bundle),
     ),
-    "the gate refuses it, and accepts an earlier one": lambda world, _: (
-        earlier_accepted(world)
-    ),
-    "the gate refuses it, and all earlier ones": lambda world, _: (
+    "the gate refuses it, and accepts an earlier one": earlier_accepted,
+    "the gate refuses it, and all earlier ones": lambda world: (
         world.publish(5, broken=True),
         world.publish(6, broken=True),
     ),
-    "the gate refuses it, and it is pinned": lambda world, _: (
+    "the gate refuses it, and it is pinned": lambda world: (
         world.publish(5),
         world.settings.update(S3_SYNC_REVISION=world.publish(6, broken=True)),
     ),
@@ -252,7 +250,7 @@ def test_every_row_of_the_table_holds(
     if now == "is complete":
         complete(world)
     else:
-        NOW[now](world, process.folder.parent)
+        NOW[now](world)
 
     process.start(world.settings)
     outcomes = [process.attempt() for _ in range(4)]

@@ -28,12 +28,11 @@ def contents(
     size: str = "5",
     order: Sequence[str] = ORDER,
     storage_class: str = "STANDARD",
-    written: str = "2026-01-02T03:04:05.000Z",
     more: str = "",
 ) -> str:
     values = {
         "Key": key,
-        "LastModified": written,
+        "LastModified": "2026-01-02T03:04:05.000Z",
         "ETag": etag,
         "Size": size,
         "StorageClass": storage_class,

@@ -103,15 +103,10 @@ def test_a_manifest_survives_writing_and_reading() -> None:
 RELEASE = make_release({"a.py": b"print()\n" * 30, "b/c.py": b"", "b/d.py": b"x"})
 
 
-def facts_of(data: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(gzip.decompress(data))
-    return found
-
-
 def with_facts(**changed: Any) -> bytes:
     """Return the manifest with these fields changed."""
-    facts = facts_of(RELEASE.manifest_bytes) | changed
-    return gzip.compress(json.dumps(facts).encode())
+    facts = json.loads(gzip.decompress(RELEASE.manifest_bytes))
+    return gzip.compress(json.dumps(facts | changed).encode())
 
 
 def row(path: str = "a.py", **more: Any) -> dict[str, Any]:
@@ -170,8 +165,11 @@ def test_refuses_rows_that_are_no_files(rows: list[Any]) -> None:
         parse_manifest(data, version)
 
 
-def with_text(change: Callable[[bytes], bytes]) -> bytes:
-    return gzip.compress(change(gzip.decompress(RELEASE.manifest_bytes)))
+def with_text(old: bytes, new: bytes) -> Callable[[], bytes]:
+    """Return what makes the manifest with another text in one place."""
+    text = gzip.decompress(RELEASE.manifest_bytes)
+    assert 1 == text.count(old)
+    return lambda: gzip.compress(text.replace(old, new))
 
 
 TEXTS: dict[str, Callable[[], bytes]] = {
@@ -179,19 +177,13 @@ TEXTS: dict[str, Callable[[], bytes]] = {
     "not compressed": lambda: gzip.decompress(RELEASE.manifest_bytes),
     "cut off": lambda: RELEASE.manifest_bytes[:-1],
     "more behind it": lambda: RELEASE.manifest_bytes + b"\0",
-    "not ASCII": lambda: with_text(lambda text: text.replace(b"a.py", "ä.py".encode())),
-    "a name twice": lambda: with_text(lambda text: b'{"format":3,' + text[1:]),
-    "NaN": lambda: with_text(lambda text: b'{"x":NaN,' + text[1:]),
-    "another format": lambda: with_text(
-        lambda text: text.replace(b'"format":3', b'"format":2')
-    ),
-    "another schema": lambda: with_text(
-        lambda text: text.replace(b'version":1', b'version":2')
-    ),
-    "a schema that is true": lambda: with_text(
-        lambda text: text.replace(b'schema_version":1', b'schema_version":true')
-    ),
-    "other content": lambda: with_text(lambda text: text.replace(b'"a.py"', b'"A.py"')),
+    "not ASCII": with_text(b"a.py", "ä.py".encode()),
+    "a name twice": with_text(b'{"format"', b'{"format":3,"format"'),
+    "NaN": with_text(b'{"format"', b'{"x":NaN,"format"'),
+    "another format": with_text(b'"format":3', b'"format":2'),
+    "another schema": with_text(b'schema_version":1', b'schema_version":2'),
+    "a schema that is true": with_text(b'schema_version":1', b'schema_version":true'),
+    "other content": with_text(b'"a.py"', b'"A.py"'),
     "a list": lambda: gzip.compress(b"[]"),
     "deep": lambda: gzip.compress(b"[" * 100_000),
     "a bomb": lambda: gzip.compress(bytes(INFLATED_LIMIT_BYTES + 1)),
@@ -218,9 +210,8 @@ def test_refuses_a_malformed_manifest_and_that_of_another_release(
 
 def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
     origin = {"by": 7, "new": "x", "message": "m" * 999}
-    data = with_facts(new={"path": 1}, origin=origin)
 
-    found = parse_manifest(data, RELEASE.revision)
+    found = parse_manifest(with_facts(new={"path": 1}, origin=origin), RELEASE.revision)
 
     assert (RELEASE.manifest.files, {"message": "m" * 500}) == (
         found.files,
