@@ -195,8 +195,8 @@ def test_a_volume_that_reports_its_quota_as_a_list_is_closed_is_opened_again(
     synced(s3, process, SNAPSHOT)
     shutil.rmtree(process.folder / ".s3-sync")
     with monkeypatch.context() as patch:
-        quota = Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded"))
-        patch.setattr(Journal, "close", quota)
+        quota = OSError(errno.EDQUOT, "Disk quota exceeded")
+        patch.setattr(Journal, "close", Mock(side_effect=quota))
         raised(SidecarError, process.cycle)
 
     assert "changed" == process.cycle().result
@@ -272,8 +272,11 @@ def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
     (shown / "pkg/b.py").unlink()
     put(s3, 2, NAMES[:1])
     process.start(KEYS | {"S3_SYNC_SETTLE": "1h"})
-    refuse = Mock(side_effect=OSError(errno.EROFS, "Read-only file system"))
-    monkeypatch.setattr(StagingFolder, "open", refuse)
+    monkeypatch.setattr(
+        StagingFolder,
+        "open",
+        Mock(side_effect=OSError(errno.EROFS, "Read-only file system")),
+    )
 
     assert "Read-only" in raised(SidecarError, process.cycle).message
 
@@ -293,8 +296,7 @@ def test_a_snapshot_that_returns_keeps_what_others_wrote_into_it(
     s3: FakeS3, process: Process
 ) -> None:
     shown = synced(s3, process, SNAPSHOT)
-    theirs = shown.resolve() / "task.log"
-    theirs.touch()
+    (shown / "task.log").touch()
     for version in (2, 1):
         put(s3, version)
         process.cycle()
@@ -331,10 +333,7 @@ def test_a_file_in_place_of_the_link_is_never_replaced(
     shown.unlink()
     shown.write_text("of another program")
 
-    with pytest.raises(SidecarError) as caught:
-        process.cycle()
-
-    assert "link_blocked" == caught.value.reason
+    assert "link_blocked" == raised(SidecarError, process.cycle).reason
     assert "of another program" == shown.read_text()
     assert not process.is_ready
 
@@ -377,8 +376,7 @@ def test_the_folder_of_a_listing_holds_that_listing(
 
     process.cycle()
 
-    store = process.folder / ".s3-sync/snapshots"
-    assert ["a.py"] == os.listdir(store / first)
+    assert ["a.py"] == os.listdir(process.folder / ".s3-sync/snapshots" / first)
     assert first == process.revision
     assert {"a.py", "pkg", "c.py"} == set(os.listdir(process.folder / "current"))
 

@@ -126,9 +126,9 @@ def test_crcs_equal_the_check_values_of_the_catalog(
 
 
 def test_verifies_every_checksum_of_the_response(download: Download) -> None:
-    names = {"crc32": "crc32", "sha256": "sha1"}
     headers = {
-        f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()
+        "x-amz-checksum-crc32": CHECKSUMS["crc32"],
+        "x-amz-checksum-sha256": CHECKSUMS["sha1"],
     }
 
     assert (
@@ -152,8 +152,9 @@ def test_ignores_checksums_that_cannot_be_recomputed(
     download: Download, headers: dict[str, str]
 ) -> None:
     assert is_proven(download, headers, MD5)
-    error = raised(ObjectError, is_proven, download, headers, OTHER, must_match=True)
-    assert "its MD5 is" in error.message
+    assert "its MD5 is" in str(
+        raised(ObjectError, is_proven, download, headers, OTHER, must_match=True)
+    )
     assert not is_proven(download, headers, "multipart-2", must_match=True)
 
 

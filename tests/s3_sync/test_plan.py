@@ -36,9 +36,9 @@ def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
     held = {"same": one, **other, "gone": one, "kept": one}
     state = State("r1", entries, kept={"kept"})
 
-    work = difference(state, There(held, held))
-
-    assert Work(("new", "etag", "size"), ("gone",)) == work
+    assert Work(("new", "etag", "size"), ("gone",)) == difference(
+        state, There(held, held)
+    )
 
 
 # --- what a cycle has to do
@@ -327,5 +327,7 @@ def test_a_file_that_was_restored_or_linked_is_no_change() -> None:
     old = Held("one", 1, 2, 3, 4)
     new = Held("two", 1, 2, 3, 4)
     after = {"a": old._replace(inode=9), "b": old, "c": new, "d": new}
-    found = changes({"a": old, "b": old, "c": old, "e": old}, after)
-    assert {"added": ["d"], "changed": ["c"], "deleted": ["e"]} == found
+
+    assert {"added": ["d"], "changed": ["c"], "deleted": ["e"]} == changes(
+        {"a": old, "b": old, "c": old, "e": old}, after
+    )

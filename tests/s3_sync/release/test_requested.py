@@ -84,8 +84,9 @@ def test_logs_again_only_what_has_changed_about_a_revision(
         with asked.answering(AWAY):
             raise SidecarError(reason, "…")
 
-    said = log.events("requested_revision_unavailable")
-    assert ["release_missing", "access_denied"] == [event["reason"] for event in said]
+    assert ["release_missing", "access_denied"] == [
+        event["reason"] for event in log.events("requested_revision_unavailable")
+    ]
 
 
 # --- the socket

@@ -69,17 +69,17 @@ def test_bad_input_exits_with_code_2_and_names_the_setting(
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
+    ("entry", "reason"),
     [
-        ("region", "eu.central", "region_invalid"),
-        ("endpoint_url", "ftp://minio.example", "endpoint_invalid"),
+        ("region = eu.central", "region_invalid"),
+        ("endpoint_url = ftp://minio.example", "endpoint_invalid"),
     ],
 )
 def test_a_wrong_entry_of_an_aws_profile_is_told_by_its_name(
-    start: StartDaemon, tmp_path: Path, name: str, text: str, reason: str
+    start: StartDaemon, tmp_path: Path, entry: str, reason: str
 ) -> None:
     profile = tmp_path / "config"
-    profile.write_text(f"[default]\n{name} = {text}\n")
+    profile.write_text(f"[default]\n{entry}\n")
     unset = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"))
     failed = start({**unset, "AWS_CONFIG_FILE": str(profile)}).wait_for_event(
         "cycle_failed"

@@ -17,6 +17,7 @@ from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
 from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.scripted import Running, new_content, running, staged
+from tests.support.s3_sync.shelf import RELEASE
 from tests.support.s3_sync.snapshots import (
     SNAPSHOT,
     A,
@@ -79,7 +80,7 @@ def linked_back(folder: Path) -> None:
 
 
 FILES: dict[str, Callable[[Path], object]] = {
-    "removed": lambda path: path.unlink(),
+    "removed": Path.unlink,
     "folder removed": lambda path: shutil.rmtree(path.parent),
     "edited": lambda path: overwrite(path, b"print('B')\n"),
     "emptied": lambda path: overwrite(path, b""),
@@ -230,8 +231,7 @@ def test_repairs_damage_to_a_release_within_thirty_cycles(
 ) -> None:
     files = {f"dag_{number}.py": b"print(%d)\n" % number for number in range(1000)}
     s3.put_all(make_release(files).objects(), "dags/")
-    settings = {**SNAPSHOT, "S3_SYNC_SOURCE": "release"}
-    daemon = start(settings, interval="0.1").until_synced()
+    daemon = start(RELEASE, interval="0.1").until_synced()
 
     for name in ("dag_1.py", "dag_700.py"):  # the first is just inspected
         overwrite(target / "current" / name, b"")

@@ -23,7 +23,7 @@ from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import ABSENT, Release
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest
-from tests.support.s3_sync.snapshots import consumed, overwrite
+from tests.support.s3_sync.snapshots import consumed, count_of, overwrite
 from tests.support.waiting import wait_until
 
 SETTINGS = {**RELEASE, "S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "0"}
@@ -94,12 +94,14 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
     event = daemon.wait_for_event("requested_revision_ready", revision=releases[1])
     assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
-    kept = 'sidecar_requested_snapshots{sidecar="s3-sync"}'
-    wait_until(lambda: 1 == daemon.metrics()[kept], "the cycle that brought it ends")
-    brought = 'sidecar_requested_revisions_total{result="success",sidecar="s3-sync"}'
-    assert 1 == daemon.metrics()[brought]
-    shared = (store / releases[1] / "common1.py").stat()
-    assert os.path.samestat(shared, (target / "current/common1.py").stat())
+    wait_until(
+        lambda: 1 == count_of(daemon, "sidecar_requested_snapshots"),
+        "the cycle that brought it ends",
+    )
+    assert 1 == count_of(daemon, "sidecar_requested_revisions_total", result="success")
+    assert os.path.samefile(
+        store / releases[1] / "common1.py", target / "current/common1.py"
+    )
     shelf.point_to(shelf.releases[releases[1]])  # a rollback publishes that snapshot
     daemon.sync()
     assert files_of(1) == consumed(target) == published(store / releases[1])
@@ -121,8 +123,9 @@ def test_reports_a_requested_release_that_does_not_exist(
     assert "prune-releases --keep-from" in event["advice"]
 
     daemon.sync()
-    manifests = sum(map(is_manifest, s3.requests))
-    assert 2 == manifests, "it says nothing of the current one, which is not read again"
+    assert 2 == sum(map(is_manifest, s3.requests)), (
+        "it says nothing of the current one, which is not read again"
+    )
 
 
 # By the index of its object in the order of a publish.
