@@ -60,7 +60,7 @@ MEANT = "settings_rejected"
         (["pin", "0123456789ab"], UNKNOWN, ["no releases", "'0123456789ab'"]),
         (["prune-releases", "--keep-for", "soon"], "", ["'soon'", "such as 10, 10s, 5m"]),
         (["prune-releases", "--keep-from", "/dev/null"], "", ["'/dev/null' is empty"]),
-        (["prune-releases", "--keep-from", "{keep}"], "", ["keep'", "line 3", '["sha256-']),
+        (["prune-releases", "--keep-from", "{keep}"], "", ["keep'", "has a line", '["sha256-']),
     ],
 )  # fmt: skip
 def test_reports_wrong_arguments_and_writes_nothing(
