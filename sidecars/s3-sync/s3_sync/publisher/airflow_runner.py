@@ -173,7 +173,7 @@ def work() -> dict[str, Any]:
     # Airflow 3 takes it from [dag_processor], to which it has moved.
     seconds = conf.getfloat("core", "dag_file_processor_timeout")
     files: dict[str, str] = {}
-    errors: list[tuple[str, str]] = []
+    errors: list[Any] = []
     for path in paths:
         dags, found = load_apart(path, seconds)
         errors += found.items()

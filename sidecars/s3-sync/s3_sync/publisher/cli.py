@@ -122,11 +122,11 @@ def _parsed(parse: Any) -> Any:
     return parse_argument
 
 
-_LIST: dict[str, Any] = {"action": "append", "default": []}
-_SWITCH: dict[str, Any] = {"action": "store_true"}
-_COUNT: dict[str, Any] = {"type": _parsed(count), "default": 20}
+_LIST = {"action": "append", "default": []}
+_SWITCH = {"action": "store_true"}
+_COUNT = {"type": _parsed(count), "default": 20}
 # How argparse reads an argument, if it is more than a text.
-HOW: dict[str, dict[str, Any]] = {
+HOW: dict[str, Any] = {
     "--exclude": _LIST,
     "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
     "--airflow-python": {"type": _parsed(_program)},

@@ -93,7 +93,7 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
         FolderError: A rule is invalid.
         OSError: The file with rules cannot be read.
     """
-    lines: list[str] = []
+    lines = []
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             lines = Path(folder, IGNORE_FILE).read_text("utf-8").splitlines()
@@ -136,9 +136,9 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
     """
     if not os.path.isdir(folder):  # also the empty name of an unset CI variable
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
-    files: list[Found] = []
-    left_out: list[str] = []
-    bad: list[FolderError] = []
+    files = []
+    left_out = []
+    bad = []
     size_bytes = 0
     rules = _rules(folder, exclude)
     for one in _walk("", (os.path.realpath(folder),), rules, Counter()):
@@ -158,15 +158,13 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
     if bad:
         bad[0].message = f"{'; '.join(one.message for one in bad):.10000}"
         raise bad[0]
-    files.sort()
-    left_out.sort()
     if not files:
         raise FolderError(
             "folder_empty",
             f"{folder} contains no files to release ({len(left_out)} left out)",
             "A release without files would empty every target. Pass the right folder.",
         )
-    return files, left_out
+    return sorted(files), sorted(left_out)
 
 
 def _walk(
@@ -269,8 +267,8 @@ def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
     # it.
     deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
     is_worth = deflated_bytes < len(data) <= deflated_bytes * form.RATIO_LIMIT
-    info.compress_type = zipfile.ZIP_DEFLATED if is_worth else zipfile.ZIP_STORED
-    bundle.writestr(info, data, compresslevel=LEVEL)
+    how = zipfile.ZIP_DEFLATED if is_worth else zipfile.ZIP_STORED
+    bundle.writestr(info, data, how, LEVEL)
     offset = info.header_offset + form.HEADER_BYTES + len(path.encode())
     return File(
         path, sha256_of(data), len(data), is_executable, info.compress_size, offset
@@ -376,10 +374,10 @@ def build_parcel(
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = release_id_of(file[:4] for file in files.values())
-    manifest = form.Manifest(
-        revision, files, sha256, size, form.time_text(store.now()), origin
+    created_at = form.time_text(store.now())
+    data = form.write_manifest(
+        form.Manifest(revision, files, sha256, size, created_at, origin)
     )
-    data = form.write_manifest(manifest)
     try:
         return Parcel(form.parse_manifest(data, revision), data, bundle, left_out)
     except form.Invalid as error:

@@ -169,7 +169,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         facts["result"] = "planned"
     else:
         draft = _draft(order, before, revision, done, origin)
-        _write(order, before, parcel, draft)
+        _write(store, before, parcel, draft)
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
         if signer:
@@ -225,7 +225,7 @@ def _draft(
 
 
 def _write(
-    order: Order, before: catalog.Current, parcel: Parcel, draft: pointer.Draft
+    store: Store, before: catalog.Current, parcel: Parcel, draft: pointer.Draft
 ) -> None:
     """
     Write what is missing of a release, and make it current.
@@ -233,7 +233,6 @@ def _write(
     Raises:
         SidecarError: As :func:`pointer.replace`.
     """
-    store = order.store
     revision = parcel.revision
     old = before.pointer
     _upload(store, parcel)

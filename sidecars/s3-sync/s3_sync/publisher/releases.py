@@ -22,6 +22,10 @@ HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAG
 MESSAGE_CHARACTERS = 48
 
 
+# What a command tells programs.
+Facts = dict[str, Any]
+
+
 class Report(NamedTuple):
     """
     The answer of one command: lines for people, facts for programs.
@@ -31,7 +35,7 @@ class Report(NamedTuple):
     """
 
     lines: list[str]
-    facts: dict[str, Any]
+    facts: Facts
     failure: SidecarError | None = None
 
 
@@ -91,7 +95,7 @@ def releases(store: Store, limit: int) -> Report:
 
 def _facts(
     store: Store, entry: catalog.CatalogEntry, states: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
+) -> Facts:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
 
@@ -99,7 +103,7 @@ def _facts(
         states: Each state, and the revision that has it.
     """
     manifest = catalog.find_manifest(store, entry.revision)
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "revision": entry.revision,
         "used_at": form.time_text(entry.used_at),
         "state": [name for name, revision in states if revision == entry.revision],
@@ -116,7 +120,7 @@ def _facts(
     return facts
 
 
-def _row(facts: dict[str, Any]) -> tuple[str, ...]:
+def _row(facts: Facts) -> Sequence[Any]:
     origin = facts.get("origin", {})
     return (
         short(facts["revision"]),
@@ -217,8 +221,8 @@ def prune(
     bundles = list(store.list(form.BUNDLE_FOLDER))
     entries = catalog.list_releases(store)
     youngest = store.now() - max(catalog.DAY, timedelta(seconds=seconds))
-    gone: list[str] = []
-    freed: list[int] = []
+    gone = []
+    freed = []
     lines = []
     failure = None
     verb = "Would remove" if is_dry else "Removed"
