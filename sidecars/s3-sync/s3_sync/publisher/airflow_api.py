@@ -18,7 +18,6 @@ from urllib.request import HTTPErrorProcessor, Request, build_opener
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 
-PREFIX = "AIRFLOW_API_"
 REQUEST_SECONDS = 60.0
 # Waits before each page, and before each try: a server restarts within a minute.
 PAGE_PAUSE_SECONDS = 1.0
@@ -30,20 +29,20 @@ ANSWER_LIMIT_BYTES = 1 << 25
 PAGE_ROWS = 100
 UNSUPPORTED = (
     "airflow_unsupported",
-    f"Waiting needs Airflow 3.1 or later. If it is one, correct {PREFIX}URL.",
+    "Waiting needs Airflow 3.1 or later. If it is one, correct AIRFLOW_API_URL.",
 )
 # What an answer without success means: the reason, and what to do.
 REFUSED = {
     401: (
         "airflow_denied",
-        f"Correct {PREFIX}TOKEN, or {PREFIX}USERNAME and {PREFIX}PASSWORD.",
+        "Correct AIRFLOW_API_TOKEN, or AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD.",
     ),
     403: ("airflow_denied", "Add to the user's role the permission `{}`."),
     404: UNSUPPORTED,
 }
 OTHER = (
     "airflow_unreachable",
-    f"Check {PREFIX}URL, HTTPS_PROXY, SSL_CERT_FILE, and what is in front of Airflow.",
+    "Check AIRFLOW_API_URL, HTTPS_PROXY, SSL_CERT_FILE, and what is in front of Airflow.",
 )
 
 
@@ -74,19 +73,22 @@ class Api:
 
     def __init__(self, environ: Mapping[str, str], bundle: str) -> None:
         url, token, user, password = (
-            environ.get(f"{PREFIX}{name}", "").strip()
+            environ.get(f"AIRFLOW_API_{name}", "").strip()
             for name in ("URL", "TOKEN", "USERNAME", "PASSWORD")
         )
         if not re.fullmatch(r"https?://[^\s@?#]+", url):
             what = "must be the http(s) URL of Airflow, without user and password"
-            raise SettingsError([Problem(f"{PREFIX}URL", None, what)])
+            raise SettingsError([Problem("AIRFLOW_API_URL", None, what)])
         # http.client would show a token that it cannot send
         self._token = token if re.fullmatch("[!-~]*", token) else ""
         if not (self._token or (user and password)):
-            what = f"must be a token; or set {PREFIX}USERNAME and {PREFIX}PASSWORD"
-            raise SettingsError([Problem(f"{PREFIX}TOKEN", None, what)])
+            what = (
+                "must be a token; or set AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD"
+            )
+            raise SettingsError([Problem("AIRFLOW_API_TOKEN", None, what)])
         self.url = url.rstrip("/")
-        self._login = {"username": user, "password": password}
+        login = {"username": user, "password": password}
+        self._login = json.dumps(login).encode()
         self._headers = {"Content-Type": "application/json"}
         self._bundle = bundle
         self._opener = build_opener(_AsItIs)
@@ -134,8 +136,7 @@ class Api:
         """
         Return status and body of an answer that is not that of a busy server.
         """
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(self.url + path, data, self._headers)  # noqa: S310 - http(s)
+        request = Request(self.url + path, body, self._headers)  # noqa: S310 - http(s)
         for pause in PAUSES_SECONDS:
             time.sleep(pause)
             try:

@@ -21,7 +21,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -71,13 +70,12 @@ BUNDLE = "dags"
 Loaded = tuple[list[str], dict[str, str]]
 
 
-def dag_files() -> Iterable[Any]:
+def dag_files() -> Any:
     """
     Return the files that Airflow's DAG processor would load.
     """
     if IS_BEFORE_3_4:
-        paths: list[str] = file.list_py_file_paths(FOLDER)
-        return paths
+        return file.list_py_file_paths(FOLDER)
     bundle = LocalDagBundle(name=BUNDLE, path=FOLDER)
     is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
     registry = get_importer_registry(BUNDLE)

@@ -8,7 +8,7 @@ import re
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short, skip_reason_of
+from s3_sync.names import is_revision, short, skip_reason_of
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
 from s3_sync.release import format as form
@@ -24,7 +24,7 @@ DAY = timedelta(days=1)
 # The names of the newest turns.
 TURNS = ("current", "previous")
 # What names a release, or may be a commit: the digits of an id, or the first ones.
-DIGITS = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
+DIGITS = re.compile(r"(?:sha256-)?([0-9a-f]{12,64})")
 
 
 class ReleaseError(SidecarError):
@@ -81,7 +81,7 @@ class Current(NamedTuple):
         Who made which release current, and when.
         """
         if self.pointer is None:
-            return f"{form.POINTER_KEY} was changed or deleted"
+            return "current.json was changed or deleted"
         by = self.pointer.origin.get("by", "someone else")
         turn = self.pointer.turn
         said = f"{by} made release {short(turn.revision)} current, at {turn.since}"
@@ -116,7 +116,7 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
         return Current(
             refusal=ReleaseError(
                 "release_missing",
-                f"{store.url}{form.POINTER_KEY} does not exist, so no release is current there",
+                f"{store.url}current.json does not exist, so no release is current there",
                 "Correct the bucket or the prefix, or publish first. If the object was deleted, "
                 "`rollback REVISION` writes it again.",
             )
@@ -128,7 +128,7 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
     except form.Invalid as error:
         refusal = ReleaseError(
             error.reason,
-            f"{store.url}{form.POINTER_KEY} is refused: {error}",
+            f"{store.url}current.json is refused: {error}",
             "It was not changed. Find out who writes there, use another prefix, or add the missing "
             "public key. To replace it: publish or promote with --force, or `rollback REVISION "
             "--force`.",
@@ -192,7 +192,7 @@ def resolve(store: Store, text: str) -> str:
     found = []
     beginning = DIGITS.fullmatch(text)
     if beginning:
-        revision = f"{BEGINNING}{beginning[1]}"
+        revision = f"sha256-{beginning[1]}"
         if is_revision(revision):
             return revision
         found = list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
@@ -200,9 +200,8 @@ def resolve(store: Store, text: str) -> str:
         raise RevisionError(
             "release_unknown",
             f"{text!r} names {len(found) or 'no'} releases in {store.url}",
-            f"A revision is {BEGINNING} and 64 hexadecimal digits; the first {SHORT_DIGITS} digits "
-            "suffice if they are unique. `s3-sync releases` lists the revisions; old ones may have "
-            "been pruned.",
+            "A revision is sha256- and 64 hexadecimal digits; the first 12 digits suffice if they "
+            "are unique. `s3-sync releases` lists the revisions; old ones may have been pruned.",
         )
     return found[0].revision
 
@@ -219,7 +218,7 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     if stored is None:
         raise RevisionError(
             "release_unknown",
-            f"{store.url}{form.MANIFEST_FOLDER} has no {revision}",
+            f"{store.url}releases/ has no {revision}",
             "It may have been pruned: publish it again.",
         )
     try:

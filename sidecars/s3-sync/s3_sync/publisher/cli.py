@@ -38,20 +38,17 @@ from sidecar_runtime.errors import (
     json_text,
     printable,
 )
-from sidecar_runtime.gate.gate import Finding
 from sidecar_runtime.parsers import YEAR_SECONDS, count, duration
 from sidecar_runtime.usage import make_parser
 
 Environ = Mapping[str, str]
 
 AIRFLOW = "airflow"
-# Airflow takes several seconds to start, and 100 files take about as long again.
-AIRFLOW_TIMEOUT = "10m"
 # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
 _URL = re.compile(
     r"s3://([^/]*:accesspoint/[^/]*|[^/]*)/?(.*)", re.IGNORECASE | re.DOTALL
 )
-SIGN_KEY = f"{PREFIX}SIGN_KEY"
+SIGN_KEY = "S3_SYNC_SIGN_KEY"
 
 _GATE = "--gate --airflow-python --gate-allow"
 _WRITE = "--sign-key --trusted-keys --force --dry-run --wait --bundle --timeout"
@@ -183,15 +180,15 @@ def read_arguments(words: Sequence[str]) -> Namespace:
     Read the command line of ``s3-sync``; ``--help``, ``--version`` and errors end the
     process.
     """
-    purpose = (
-        "Keep a folder equal to an S3 prefix. Without a command, run until stopped."
+    parser = make_parser(
+        "s3-sync",
+        "Keep a folder equal to an S3 prefix. Without a command, run until stopped.",
+        Settings,
+        PREFIX,
+        "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync",
+        also="AWS_REGION, AWS_PROFILE, AWS_ROLE_ARN and all other variables from which the AWS "
+        "SDK takes region, credentials, proxy and certificates",
     )
-    example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
-    also = (
-        "AWS_REGION, AWS_PROFILE, AWS_ROLE_ARN and all other variables from which the AWS SDK "
-        "takes region, credentials, proxy and certificates"
-    )
-    parser = make_parser("s3-sync", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands"
     )
@@ -219,7 +216,7 @@ def read_arguments(words: Sequence[str]) -> Namespace:
         revision = "previous" if arguments.url is None else arguments.url
         arguments.revision, arguments.url = revision, arguments.revision
     if arguments.gate != AIRFLOW and (arguments.airflow_python or arguments.gate_allow):
-        command.error(f"--airflow-python and --gate-allow require --gate {AIRFLOW}")
+        command.error("--airflow-python and --gate-allow require --gate airflow")
     return arguments
 
 
@@ -234,15 +231,18 @@ def run(arguments: Namespace, environ: Environ) -> int:
         report = releases.Report([], {}, error)
     lines, facts, failure = report
     if failure is not None:
-        findings: Sequence[Finding] = getattr(failure, "findings", ())
+        findings = getattr(failure, "findings", ())
         said = [f"s3-sync {arguments.command}: {failure.message}"]
         for finding in findings:
             said += [f"    {line}" for line in str(finding).splitlines()]
         said.append(f"  {failure.advice}")
         for line in filter(str.strip, said):
             releases.write(sys.stderr, f"{printable(line)}\n")
-        problems = [one._asdict() for one in findings]
-        facts |= {"result": "failed", "problems": problems, **failure.log_fields()}
+        facts |= {
+            "result": "failed",
+            "problems": [one._asdict() for one in findings],
+            **failure.log_fields(),
+        }
     shown = [json_text(facts)] if arguments.output == "json" else map(printable, lines)
     releases.write(sys.stdout, "".join(f"{line}\n" for line in shown))
     return EXIT_DONE if failure is None else failure.exit_code
@@ -367,8 +367,8 @@ def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settin
     given = {
         "DEST_PATH": "/nowhere",  # a publisher has no target
         **environ,
-        f"{PREFIX}SOURCE": "release",
-        f"{PREFIX}LAYOUT": "snapshot",
+        "S3_SYNC_SOURCE": "release",
+        "S3_SYNC_LAYOUT": "snapshot",
     }
     if url is not None:
         found = _URL.fullmatch(url)
@@ -378,13 +378,14 @@ def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settin
     given.pop(SIGN_KEY, None)
     kind = arguments.gate
     if kind is not None:
-        given[f"{PREFIX}GATE"] = "off" if kind == AIRFLOW else kind
+        given["S3_SYNC_GATE"] = "off" if kind == AIRFLOW else kind
         if kind != "command":
-            given.pop(f"{PREFIX}GATE_COMMAND", None)
+            given.pop("S3_SYNC_GATE_COMMAND", None)
     if kind == AIRFLOW:
-        given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
+        # It takes several seconds to start, and 100 files take about as long again.
+        given.setdefault("S3_SYNC_GATE_TIMEOUT", "10m")
     if arguments.trusted_keys is not None:
-        given[f"{PREFIX}TRUSTED_KEYS"] = arguments.trusted_keys
+        given["S3_SYNC_TRUSTED_KEYS"] = arguments.trusted_keys
     settings, unknown = load_settings(given, may_be_idle=True)
     warn_unknown(unknown)
     return settings
@@ -411,11 +412,11 @@ def _keys(
             signer = read_signer(key_file(path))
             if keys is not None and signer.key_id not in keys.by_id:
                 raise ValueError(
-                    f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS"
+                    f"is key {signer.key_id}, which is not in S3_SYNC_TRUSTED_KEYS"
                 )
         elif keys is not None and arguments.command in ("publish", "rollback"):
             raise ValueError(
-                f"is missing: {PREFIX}TRUSTED_KEYS requires --sign-key, because pods with these "
+                "is missing: S3_SYNC_TRUSTED_KEYS requires --sign-key, because pods with these "
                 "keys refuse an unsigned release"
             )
     except ValueError as error:

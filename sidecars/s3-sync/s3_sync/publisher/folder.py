@@ -33,11 +33,11 @@ IGNORE_FILE = ".s3-sync-ignore"
 # Files that version control, Python and editors leave in a folder. The last matching
 # rule wins, so a later `!rule` includes a file again. `.airflowignore` is content:
 # Airflow reads it.
-_DEFAULT_RULES = f"""\
-{IGNORE_FILE} *.py[co] *~ .DS_Store .*.sw[a-p]
+_DEFAULT_RULES = """\
+.s3-sync-ignore *.py[co] *~ .DS_Store .*.sw[a-p]
 .hg/ .svn/ .venv/ .*_cache/ .ipynb_checkpoints/ .idea/ .vscode/
 """
-_LEAVE_OUT = f"Fix it, or exclude it: --exclude, or a line in {IGNORE_FILE}."
+_LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
 
 # How many paths may lead to one folder: symlinks to folders of symlinks multiply them.
 PATHS_LIMIT = 1_000

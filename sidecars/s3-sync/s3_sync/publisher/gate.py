@@ -57,7 +57,7 @@ class Airflow(NamedTuple):
 
     python: str
     home: str
-    allowed: Sequence[re.Pattern[str]] = ()
+    allowed: Sequence[re.Pattern[str]]
 
 
 def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:

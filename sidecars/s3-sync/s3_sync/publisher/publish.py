@@ -124,6 +124,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     store = order.store
     old = before.pointer
     signer = order.signer
+    left = parcel.left_out
     if before.etag is None and not order.forces:
         catalog.require_own_prefix(store)
     manifest = parcel.manifest
@@ -138,16 +139,15 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
         "origin": origin,
-        "left_out": parcel.left_out,
+        "left_out": left,
     }
     lines = []
-    if parcel.left_out:
-        count = len(parcel.left_out)
-        lines.append(f"Left out: {count} ({', '.join(parcel.left_out):.1000})")
+    if left:
+        lines.append(f"Left out: {len(left)} ({', '.join(left):.1000})")
     if before.is_signed and signer is None and not order.forces:
         raise ReleaseError(
             "release_untrusted",
-            f"{store.url}{form.POINTER_KEY} is signed, but this command has no key to sign with",
+            f"{store.url}current.json is signed, but this command has no key to sign with",
             "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more.",
         )
     is_signed = signer is None or before.signed_by == signer.key_id
@@ -176,9 +176,12 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
     if old is not None and old.revision != revision:
-        back = f"`s3-sync rollback {short(old.revision)} {store.url}` goes back to it"
-        lines += [f"Changes: {changes}", *changes.lines()[:NAMED]]
-        lines.append(f"Previous: {short(old.revision)}; {back}")
+        name = short(old.revision)
+        lines += [
+            f"Changes: {changes}",
+            *changes.lines()[:NAMED],
+            f"Previous: {name}; `s3-sync rollback {name} {store.url}` goes back to it",
+        ]
     return Report(lines, facts)
 
 
@@ -215,7 +218,7 @@ def _draft(
     except form.Invalid as error:  # because of what it takes over from the one before
         raise ReleaseError(
             error.reason,
-            f"readers would refuse the next {form.POINTER_KEY}: {error}",
+            f"readers would refuse the next current.json: {error}",
             "Find out who wrote it last, delete it, and publish; with a new key if you sign.",
         ) from None
     return pointer.Draft(turn, data, signer.key_id if signer else "")

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3_sync.names import BEGINNING, short
+from s3_sync.names import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
@@ -279,9 +279,7 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
     current = catalog.read_existing(store).names["current"]
     listed = {one.revision for one in catalog.list_releases(store)}
     if current not in listed:
-        raise catalog.damaged(
-            store, current, f"{form.MANIFEST_FOLDER} does not list it"
-        )
+        raise catalog.damaged(store, current, "releases/ does not list it")
     # The current one may have been removed, and published again.
     manifests = [
         catalog.find_manifest(store, name)
@@ -328,7 +326,7 @@ def read_names(path: str) -> set[str]:
     for name in map(str.strip, lines):
         digits = catalog.DIGITS.fullmatch(name)
         if digits:
-            found.add(f"{BEGINNING}{digits[1]}")
+            found.add(f"sha256-{digits[1]}")
         elif name:
             raise ValueError(
                 f"has a line with neither a revision nor a commit: {name!r:.99}"

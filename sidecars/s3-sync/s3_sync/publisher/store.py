@@ -33,8 +33,6 @@ from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.settings import without_password
 
-CHUNK_BYTES = 1 << 20
-
 _CONFIG = Config(
     connect_timeout=10,
     read_timeout=60,
@@ -152,7 +150,7 @@ class Store:
             found = self._get(key)
             if found is None:
                 return None
-            shutil.copyfileobj(found["Body"], file, CHUNK_BYTES)
+            shutil.copyfileobj(found["Body"], file)
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
 

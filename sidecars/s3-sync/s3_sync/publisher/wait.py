@@ -164,7 +164,9 @@ def wait(
                     f"was read at {row['last_parsed_time']}, perhaps before it arrived",
                 )
                 for row in rows
-                if _began(row) < arrived
+                # since when all that it has read must have been there
+                if _ended(row) - max(row["last_parse_duration"] or 0, UNWRITTEN_SECONDS)
+                < arrived
             ]
             errors = _errors(api) - before
             if doubted is None:  # perhaps of files that are replaced now
@@ -238,13 +240,6 @@ def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Broken]) -> N
         error.exit_code = 4
     error.findings = [*broken, *lacks][:NAMED]
     return error
-
-
-def _began(row: Row) -> float:
-    """
-    Return since when all that a DAG's last parse has read must have been there.
-    """
-    return _ended(row) - max(row["last_parse_duration"] or 0, UNWRITTEN_SECONDS)
 
 
 def _ended(row: Row) -> float:
