@@ -33,9 +33,9 @@ class ReleaseError(SidecarError):
     """
 
 
-class RevisionError(SidecarError):
+class InputError(SidecarError):
     """
-    The given revision matches no release.
+    The given folder, rule, revision or TMPDIR cannot be used; nothing was written.
     """
 
     exit_code = EXIT_SETTINGS
@@ -177,7 +177,7 @@ def resolve(store: Store, text: str) -> str:
     `sha256-`, or its first digits.
 
     Raises:
-        RevisionError: None matches, or more than one.
+        InputError: None matches, or more than one.
         ReleaseError: There is no such turn, or the pointer is refused.
     """
     if text in TURNS:
@@ -197,7 +197,7 @@ def resolve(store: Store, text: str) -> str:
             return revision
         found = list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
     if len(found) != 1:
-        raise RevisionError(
+        raise InputError(
             "release_unknown",
             f"{text!r} names {len(found) or 'no'} releases in {store.url}",
             "A revision is sha256- and 64 hexadecimal digits; the first 12 digits suffice if they "
@@ -211,12 +211,12 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     Return the manifest of a release, and its bytes.
 
     Raises:
-        RevisionError: It does not exist.
+        InputError: It does not exist.
         ReleaseError: It is damaged.
     """
     stored = store.read(form.manifest_key(revision))
     if stored is None:
-        raise RevisionError(
+        raise InputError(
             "release_unknown",
             f"{store.url}releases/ has no {revision}",
             "It may have been pruned: publish it again.",
@@ -258,7 +258,7 @@ def find_manifest(store: Store, revision: str) -> form.Manifest | None:
     """
     try:
         return read_manifest(store, revision)[0]
-    except (ObjectError, ReleaseError, RevisionError):
+    except (ObjectError, ReleaseError, InputError):
         return None
 
 

@@ -21,13 +21,12 @@ from typing import BinaryIO, NamedTuple
 from pathspec import GitIgnoreSpec
 
 from s3_sync.names import release_id_of, sha256_of
-from s3_sync.publisher.catalog import damaged, read_manifest, resolve
+from s3_sync.publisher.catalog import InputError, damaged, read_manifest, resolve
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.child import PrivateFolder, parent_folder
-from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 IGNORE_FILE = ".s3-sync-ignore"
 # Files that version control, Python and editors leave in a folder. The last matching
@@ -60,14 +59,6 @@ _OF_CI = {
 }
 
 
-class FolderError(SidecarError):
-    """
-    The folder or an argument cannot be used; nothing was uploaded.
-    """
-
-    exit_code = EXIT_SETTINGS
-
-
 # --- the files of a folder
 
 
@@ -90,7 +81,7 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     Return the rules of a folder, with the syntax of ``.gitignore``.
 
     Raises:
-        FolderError: A rule is invalid.
+        InputError: A rule is invalid.
         OSError: The file with rules cannot be read.
     """
     lines = []
@@ -99,7 +90,7 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
             lines = Path(folder, IGNORE_FILE).read_text("utf-8").splitlines()
         return GitIgnoreSpec.from_lines([*_DEFAULT_RULES.split(), *lines, *exclude])
     except ValueError as error:
-        raise FolderError(
+        raise InputError(
             "ignore_rule_invalid",
             f"{os.path.join(folder, IGNORE_FILE)}, --exclude: {error}",
         ) from error
@@ -109,12 +100,12 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
 def _reading() -> Iterator[None]:
     """
     Raises:
-        FolderError: Something in the folder cannot be read, or a link leads nowhere.
+        InputError: Something in the folder cannot be read, or a link leads nowhere.
     """
     try:
         yield
     except OSError as error:
-        raise FolderError(
+        raise InputError(
             "file_unreadable",
             f"cannot read {error.filename!r:.300}: {error.strerror}",
             f"Run as a user who can read all of it, after the checkout or build. {_LEAVE_OUT}",
@@ -131,11 +122,11 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
         exclude: More rules, from the command line.
 
     Raises:
-        FolderError: It is not a folder, is empty, or contains something that cannot be
+        InputError: It is not a folder, is empty, or contains something that cannot be
             released.
     """
     if not os.path.isdir(folder):  # also the empty name of an unset CI variable
-        raise FolderError("folder_missing", f"{folder!r} is not a folder")
+        raise InputError("folder_missing", f"{folder!r} is not a folder")
     files = []
     left_out = []
     bad = []
@@ -146,7 +137,7 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
             case Found():
                 files.append(one)
                 size_bytes += one.size_bytes
-            case FolderError():
+            case InputError():
                 bad.append(one)
             case _:
                 left_out.append(one)
@@ -159,7 +150,7 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
         bad[0].message = f"{'; '.join(one.message for one in bad):.10000}"
         raise bad[0]
     if not files:
-        raise FolderError(
+        raise InputError(
             "folder_empty",
             f"{folder} contains no files to release ({len(left_out)} left out)",
             "A release without files would empty every target. Pass the right folder.",
@@ -169,7 +160,7 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
 
 def _walk(
     prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec, seen: Counter[str]
-) -> Iterator[Found | FolderError | str]:
+) -> Iterator[Found | InputError | str]:
     """
     Yield the files of one folder, what cannot be released, and the paths that are left
     out.
@@ -215,12 +206,12 @@ def _walk(
             yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
 
 
-def _too_large(what: str) -> FolderError:
-    return FolderError("release_too_large", what, _LEAVE_OUT)
+def _too_large(what: str) -> InputError:
+    return InputError("release_too_large", what, _LEAVE_OUT)
 
 
-def _refused(reason: str, path: str, what: str) -> FolderError:
-    return FolderError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT)
+def _refused(reason: str, path: str, what: str) -> InputError:
+    return InputError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT)
 
 
 # --- the bundle
@@ -333,7 +324,7 @@ def scratch() -> Iterator[str]:
     is killed.
 
     Raises:
-        FolderError: It cannot be created, or written inside the context.
+        InputError: It cannot be created, or written inside the context.
     """
     try:
         folder = PrivateFolder("s3-sync-scratch-", parent_folder())
@@ -342,7 +333,7 @@ def scratch() -> Iterator[str]:
         finally:
             folder.remove()
     except OSError as error:
-        raise FolderError(
+        raise InputError(
             "temporary_failed",
             f"cannot read or write {error.filename or 'a temporary file'}: {error.strerror}",
             "The temporary folder needs room for all files. Set TMPDIR to use another place.",
@@ -365,7 +356,7 @@ def build_parcel(
         bundle: Receives the bundle.
 
     Raises:
-        FolderError: The folder cannot be released.
+        InputError: The folder cannot be released.
         OSError: The bundle cannot be written.
     """
     found, left_out = look(folder, exclude)
@@ -392,7 +383,7 @@ def download_parcel(store: Store, name: str, bundle: io.BufferedRandom) -> Parce
         name: Names the release, as in :func:`catalog.resolve`.
 
     Raises:
-        RevisionError: It does not exist.
+        InputError: It does not exist.
         ReleaseError: It is damaged.
         OSError: It cannot be stored.
     """

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.publisher.folder import FolderError, Parcel, scratch
+from s3_sync.publisher.folder import Parcel, scratch
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
-from sidecar_runtime.errors import SidecarError, counted
+from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
 
@@ -100,7 +100,7 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
                 "Fix the files and publish again. With --gate airflow, --gate-allow PATTERN "
                 "accepts errors that match."
             )
-            refusal.exit_code = FolderError.exit_code
+            refusal.exit_code = EXIT_SETTINGS
             raise refusal
     return verdicts[-1]
 

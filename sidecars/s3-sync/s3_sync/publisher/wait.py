@@ -145,7 +145,7 @@ def wait(
             was made current meanwhile.
     """
     lack = SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
-    doubted: Set[Broken] | None = None
+    doubted = None
     has_arrived = False
     arrived = inf
     with _at_most(timeout_seconds, api):
