@@ -5,8 +5,7 @@ DAG folders for a real Airflow of any version: many kinds of broken and of good 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import ANY
 
 OF_2 = """
@@ -58,8 +57,7 @@ def one_dag(head: str, dag_id: str) -> bytes:
     )
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """
     One kind of broken file.
 

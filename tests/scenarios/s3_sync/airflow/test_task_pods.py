@@ -9,9 +9,8 @@ import json
 import re
 import subprocess
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -67,8 +66,7 @@ class KubernetesApi(LoopbackServer):
         ]
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """
     A task to start: the scheduler's published release, and the pod template.
 
@@ -81,7 +79,7 @@ class Given:
     """
 
     published: str | None = json.dumps(PUBLISHED)
-    settings: Mapping[str, str | None] = field(default_factory=dict)
+    settings: Mapping[str, str | None] = {}
     name: str = "s3-sync"
     snippet: str = "make values EXECUTOR=KubernetesExecutor SOURCE=release"
     record: str = "dags/.s3-sync/published.json"
@@ -92,9 +90,8 @@ class Given:
         values = load(self.snippet)["workers"]["kubernetes"]
         (container,) = values["extraInitContainers"]
         container["name"] = self.name
-        variables = {one["name"]: one["value"] for one in container["env"]} | dict(
-            self.settings
-        )
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        variables |= self.settings
         container["env"] = [
             {
                 "name": name,
@@ -137,8 +134,9 @@ def create(version: str, folder: Path, cases: list[Given]) -> tuple[list[Pod], s
         template.write_text(yaml.safe_dump(given.template()))
         record = folder / given.record
         record.parent.mkdir(parents=True, exist_ok=True)
-        files = {str(record): given.published}
-        wanted.append({"template": str(template), "files": files})
+        wanted.append(
+            {"template": str(template), "files": {str(record): given.published}}
+        )
     with KubernetesApi() as api:
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(KUBECONFIG % api.endpoint)
@@ -163,11 +161,12 @@ def create(version: str, folder: Path, cases: list[Given]) -> tuple[list[Pod], s
 
 def of_commits(**differing: Any) -> Given:
     """Return a task whose pod uses git-sync-wrapper."""
-    told = {"published": json.dumps(COMMITTED), "name": "git-sync-wrapper"} | differing
     return Given(
+        json.dumps(COMMITTED),
+        name="git-sync-wrapper",
         snippet="make values EXECUTOR=KubernetesExecutor SOURCE=git",
         record="git/.snapshots/published.json",
-        **told,
+        **differing,
     )
 
 
@@ -235,15 +234,11 @@ def created(
 
 def test_the_hook_reads_what_s3_sync_writes(s3: FakeS3, tmp_path: Path) -> None:
     release = Shelf(s3).publish({"sales.py": b"the release of the scheduler"})
-    settings = {"S3_SYNC_LAYOUT": "snapshot"}
-    with release_daemon(s3, tmp_path / "dags", settings) as scheduler:
-        scheduler.until_synced()
+    with release_daemon(s3, tmp_path / "dags") as scheduler:
+        record = record_of(scheduler.until_synced())
 
-        record = record_of(scheduler)
-
-    found = {name: record[name] for name in PUBLISHED}
     own = {"revision": release.revision, "source": f"s3://{s3.bucket}/dags/"}
-    assert {**PUBLISHED, **own} == found
+    assert {**PUBLISHED, **own} == {name: record[name] for name in PUBLISHED}
 
 
 @pytest.mark.parametrize("name", PINNED)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,14 +31,13 @@ def s3proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3ProxyServer]
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> S3Server:
+def store(request: pytest.FixtureRequest) -> Any:
     """
     Each real server with conditional writes in turn; all but moto only with `--full`.
     """
     if request.param != "moto":
         request.getfixturevalue("only_in_full")
-    server: S3Server = request.getfixturevalue(request.param)
-    return server
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ class Place(Publishing):
         self.dags = folder / "dags"
         self.name = server.name
         self._has_versions = server.has_versions
-        self._client: Any = server.client()
+        self._client = server.client()
 
     def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
         """Publish a folder with these files; return the facts."""

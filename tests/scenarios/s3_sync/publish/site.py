@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from s3_sync.release.format import POINTER_KEY, read_pointer
+from s3_sync.release.format import read_pointer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import (
@@ -17,7 +17,7 @@ from tests.support.s3_sync.publishing import (
 from tests.support.s3_sync.releases import Release, make_release
 
 A, B, C = ({"a.py": name} for name in (b"a", b"b", b"c"))
-POINTER = PREFIX + POINTER_KEY
+POINTER = "dags/current.json"
 # Of a server that nobody asks.
 NO_AIRFLOW = {
     "AIRFLOW_API_URL": "http://127.0.0.1:9",
@@ -62,7 +62,7 @@ class Site(Publishing):
         self.prd = f"s3://{s3.bucket}/prd"
         self.other = Publishing(s3, s3.bucket, folder / "other", forks=more_forks)
 
-    def publish(self, files: dict[str, bytes], *more: str) -> Any:
+    def publish(self, files: dict[str, bytes], *more: str | Path) -> Any:
         """Publish a folder with these files; return the facts."""
         return self.succeed("publish", write_files(self.dags, files), *more)
 

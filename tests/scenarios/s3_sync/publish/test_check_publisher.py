@@ -13,21 +13,20 @@ def test_says_that_it_can_and_leaves_nothing_behind(place: Place) -> None:
     place.publish(B)
     before = place.bodies()
 
-    told = place.succeed("check-publisher")
-
-    assert "possible" == told["result"]
+    assert "possible" == place.succeed("check-publisher")["result"]
     assert before == place.bodies()
 
 
 def test_names_the_next_release_if_only_that_is_refused(site: Site) -> None:
     """As by localbucket 1.2.1, which ignores If-Match."""
 
-    refused = error(412, "PreconditionFailed")
-    site.s3.inject(refused, lambda one: "if-match" in one.headers)
+    site.s3.inject(
+        error(412, "PreconditionFailed"), lambda one: "if-match" in one.headers
+    )
 
-    ran = site.fails("condition_refused", "check-publisher")
+    said = site.fails("condition_refused", "check-publisher").err
 
-    assert "the next release (If-Match): the store refuses" in ran.err
+    assert "the next release (If-Match): the store refuses" in said
     assert {} == site.s3.objects
 
 
@@ -49,7 +48,8 @@ def test_a_role_that_may_not_delete_can_publish_beside_what_it_has_left(
 def test_rclone_cannot(tmp_path: Path, forks: ForkServer) -> None:
     """It ignores conditions."""
     with RcloneServer(tmp_path) as server:
-        place = Place(server, tmp_path, forks)
-        ran = place.fails("store_unsupported", "check-publisher")
+        ran = Place(server, tmp_path, forks).told("check-publisher")
 
-    assert "a first release (If-None-Match): the store" in ran.err
+    facts = ran.facts()
+    assert "store_unsupported" == facts["reason"]
+    assert "a first release (If-None-Match): the store" in facts["error"]

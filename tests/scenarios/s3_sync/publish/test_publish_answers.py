@@ -13,8 +13,7 @@ from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import forbid_missing, is_write
 from tests.support.http.faults import first
-from tests.support.http.loopback import Exchange, Fault, Match, Request
-from tests.support.s3_sync.publishing import PREFIX
+from tests.support.http.loopback import Exchange, Fault, Request
 from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.signing import Key
 
@@ -23,9 +22,9 @@ def is_any(request: Request) -> bool:
     return True
 
 
-DENIED: dict[str, tuple[str, Match, str]] = {
+DENIED = {
     "put": ("publish", is_write(), "s3:PutObject"),
-    "get": ("publish", is_get(f"{PREFIX}current.json"), "s3:GetObject"),
+    "get": ("publish", is_get(POINTER), "s3:GetObject"),
     "list": ("releases", is_list, "s3:ListBucket"),
     "delete": ("prune-releases", lambda one: one.method == "DELETE", "s3:DeleteObject"),
 }
@@ -47,9 +46,9 @@ def test_names_the_missing_permission_and_its_resource(site: Site, name: str) ->
 
 def test_never_writes_a_pointer_that_readers_refuse(site: Site) -> None:
     """Someone who may write there has written the highest sequence."""
-    release = site.has(A)
-    turn = release.pointer.turn._replace(sequence=SEQUENCE_LIMIT)
-    site.s3.put(POINTER, write_pointer(release.pointer._replace(turn=turn)))
+    pointer = site.has(A).pointer
+    turn = pointer.turn._replace(sequence=SEQUENCE_LIMIT)
+    site.s3.put(POINTER, write_pointer(pointer._replace(turn=turn)))
     before = dict(site.s3.objects)
 
     site.refuses("release_invalid", B)
@@ -103,17 +102,16 @@ def headed(**headers: str) -> Fault:
 
     def fault(exchange: Exchange) -> None:
         answer = exchange.good()
-        new = {
-            name: text.format(answer.headers.get(name))
-            for name, text in headers.items()
-        }
-        exchange.send(replace(answer, headers={**answer.headers, **new}))
+        changed = dict(answer.headers)
+        for name, text in headers.items():
+            changed[name] = text.format(changed.get(name))
+        exchange.send(replace(answer, headers=changed))
 
     return fault
 
 
 # Answers that are odd and no reason to fail.
-ODD: dict[str, tuple[Fault, Match]] = {
+ODD = {
     "403 for 404, to a role that may list only its prefix": (forbid_missing, is_any),
     "ETags that a proxy weakens": (
         headed(ETag="W/{}"),
@@ -150,7 +148,7 @@ def test_json_has_the_fields_that_the_readme_lists(
         for names, fields in rows
         for name in re.findall(r"[\w-]+", names)
     }
-    signs = ("--sign-key", str(Key().write_private(tmp_path / "key.pem")))
+    key = Key().write_private(tmp_path / "key.pem")
     site.publish(A)
     airflow.show("a", OLD.revision)
     every = site.every_command()
@@ -158,7 +156,7 @@ def test_json_has_the_fields_that_the_readme_lists(
     for name, words in every.items():
         assert site.succeed(*words).keys() <= listed[name.split()[0]], name
     airflow.show("a", make_release(B).revision)
-    told = site.succeed(*every["publish"], "--wait", "--force", *signs)
+    told = site.succeed(*every["publish"], "--wait", "--force", "--sign-key", key)
     assert listed["publish"] == told.keys()
     failed = site.fails("release_unknown", "pin", "0" * 12, code=2).facts()
     assert listed["any"] == failed.keys()

@@ -28,10 +28,11 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
     seen = tmp_path / "seen"
     # the copy that a killed publisher has left
     write_files(site.folder / "home/s3-sync-scratch-killed", A)
-    gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
     site.environment |= {
         "S3_SYNC_GATE": "command",
-        "S3_SYNC_GATE_COMMAND": gate,
+        "S3_SYNC_GATE_COMMAND": script(
+            tmp_path / "gate", "find . -type f | sort > $SEEN"
+        ),
         "S3_SYNC_GATE_ENV": "SEEN",
         "SEEN": str(seen),
     }
@@ -44,8 +45,7 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
 
 
 def test_no_verdict_publishes_nothing(site: Site, tmp_path: Path) -> None:
-    gate = script(tmp_path / "gate", "exit 75")
-    site.environment |= {"S3_SYNC_GATE_COMMAND": gate}
+    site.environment["S3_SYNC_GATE_COMMAND"] = script(tmp_path / "gate", "exit 75")
 
     site.refuses("gate_undecided", A, "--gate", "command")
     assert {} == site.s3.objects

@@ -38,7 +38,7 @@ def refused(site: Site) -> Iterator[Site]:
     assert before == site.s3.objects
 
 
-PROMOTE = ["promote", "s3://{bucket}/dags", "s3://{bucket}/prd"]
+PROMOTE = ["promote", "{url}", "{url}"]
 UNKNOWN = "release_unknown"
 MEANT = "settings_rejected"
 
@@ -50,7 +50,6 @@ MEANT = "settings_rejected"
         (["publish", "{dags}", "bucket/prefix"], MEANT, ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
         (["publish", "{dags}", "s3://"], MEANT, ["AWS_BUCKET"]),
         (["publish", "{dags}", "--exclude", "!"], "ignore_rule_invalid", ["--exclude", "'!'"]),
-        (["publish", "{dags}", "--gate", "command"], MEANT, ["S3_SYNC_GATE_COMMAND"]),
         (["publish", "{dags}", "--airflow-python", "/nowhere"], "",
          ["'/nowhere' is not an executable program"]),
         (["publish", "{dags}", "--airflow-python", "/bin/sh"], "", ["require --gate airflow"]),
@@ -58,7 +57,6 @@ MEANT = "settings_rejected"
         (["publish", "{dags}", "--sign-key", ""], "", ["'' is empty: name a file, or omit it"]),
         (["rollback", "HEAD~1"], UNKNOWN, ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], UNKNOWN, ["no releases", "'0123456789ab'"]),
-        (["prune-releases", "--keep-for", "soon"], "", ["'soon'", "such as 10, 10s, 5m"]),
         (["prune-releases", "--keep-from", "/dev/null"], "", ["'/dev/null' is empty"]),
         (["prune-releases", "--keep-from", "{keep}"], "", ["keep'", "has a line", '["sha256-']),
     ],
@@ -68,11 +66,12 @@ def test_reports_wrong_arguments_and_writes_nothing(
 ) -> None:
     keep = refused.folder / "keep"
     keep.write_text(f"{'0' * 40}\n\n{json.dumps([PINNED.revision])}\n")
-    bucket = refused.s3.bucket
-    dags = refused.dags
 
     ran = refused.told(
-        *(one.format(dags=dags, bucket=bucket, keep=keep) for one in arguments)
+        *(
+            one.format(dags=refused.dags, url=refused.url, keep=keep)
+            for one in arguments
+        )
     )
 
     assert (2, reason) == (ran.code, ran.facts()["reason"] if ran.out else ""), ran
@@ -108,7 +107,6 @@ def doubling(path: Path) -> None:
 ODD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
-    "pipe": (os.mkfifo, "file_too_large", "is not a regular file of at most"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
     "many": (many, "release_too_large", "or 2147483648 bytes"),
     "doubling": (doubling, "release_too_large", "/d29 has over 1000 paths"),
@@ -125,17 +123,16 @@ def test_refuses_what_cannot_be_released_before_it_writes_anything(
     make, reason, said = ODD[name]
     make(refused.dags / "odd")
 
-    ran = refused.fails(reason, "publish", refused.dags, code=2)
-    assert said in ran.err
+    assert said in refused.fails(reason, "publish", refused.dags, code=2).err
 
 
 def test_names_everything_that_cannot_be_released(refused: Site) -> None:
     (refused.dags / "one").symlink_to("nowhere")
     os.mkfifo(refused.dags / "pipe")
 
-    ran = refused.fails("link_outside", "publish", refused.dags, code=2)
+    said = refused.fails("link_outside", "publish", refused.dags, code=2).err
 
-    assert "'one'" in ran.err and "'pipe'" in ran.err, ran
+    assert "'one'" in said and "'pipe' is not a regular file of at most" in said
 
 
 def test_reports_a_full_temporary_folder(refused: Site) -> None:
@@ -151,7 +148,6 @@ def test_dry_runs_of_writing_commands_write_nothing(refused: Site) -> None:
         ("publish", str(write_files(refused.dags, B))),
         ("promote", refused.url, refused.prd),
         ("rollback", PINNED.revision),
-        ("prune-releases",),
     ):
         assert "planned" == refused.succeed(*words, "--dry-run")["result"]
 
@@ -163,11 +159,15 @@ def test_names_the_file_or_folder_that_it_cannot_read(
     """Also a folder that can be listed and not entered, and the folder itself."""
     write_files(open_folder / "dags", A | {"sub/b.py": b""})
     (open_folder / "dags" / name).chmod(0o644 if name == "sub" else 0)
-    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
     refused.environment |= {"HOME": "/", "TMPDIR": "/tmp"}
 
-    words = ("publish", open_folder / "dags", "--output", "json")
-    ran = refused.run(*words, program=program)
+    ran = refused.run(
+        "publish",
+        open_folder / "dags",
+        "--output",
+        "json",
+        program=as_user(open_folder / "bin", S3_SYNC, 4711, 0),
+    )
 
     assert (2, "file_unreadable") == (ran.code, ran.facts()["reason"]), ran
     assert f"dags/{name}".strip("/") in ran.err and "Permission denied" in ran.err

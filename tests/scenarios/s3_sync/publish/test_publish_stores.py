@@ -14,7 +14,7 @@ from tests.support.aws.servers import S3Server
 from tests.support.aws.writable_s3 import is_write
 from tests.support.http.faults import first
 from tests.support.s3_sync.forked import ForkServer
-from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
+from tests.support.s3_sync.publishing import Publishing, write_files
 
 
 @pytest.mark.timeout(1_800)
@@ -33,12 +33,11 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
             barrier = threading.Barrier(2, timeout=60)
             gateway.heal()
             gateway.inject(first(barrier.wait), is_write("current.json"), times=2)
-            prefix = f"{PREFIX}{number // 2}"
+            prefix = f"{number // 2}/"
             url = f"s3://{bucket}/{prefix}"
             won, lost = race((forks, more_forks), publisher, tmp_path, str(number), url)
-            key = f"{prefix}/current.json"
-            got = store.client().get_object(Bucket=bucket, Key=key)["Body"].read()
-            version = json.loads(got)["version"]
+            got = store.client().get_object(Bucket=bucket, Key=f"{prefix}current.json")
+            version = json.loads(got["Body"].read())["version"]
 
             assert version in won.out, (number, won.out)
             assert version not in lost.out, (number, lost.out)

@@ -81,7 +81,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
     assert good is not None
     s3.inject(replace_body(lambda body: bytes(len(body))), match)
     shelf.publish({"a.py": b"bad\n"})
-    waits: set[tuple[str, float]] = set()
+    waits = set()
     for _ in range(6):  # the backoff alone would be up to twelve seconds
         seen = len(daemon.events)
         failed = daemon.wait_for_event("cycle_failed", 60, seen)

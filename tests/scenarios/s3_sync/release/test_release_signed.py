@@ -12,7 +12,6 @@ import pytest
 from tests.s3_sync.release import independent
 from tests.support.airflow.asking import STORE, asked
 from tests.support.aws.writable_s3 import WritableS3, is_write
-from tests.support.daemon import Daemon
 from tests.support.http.faults import first
 from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
 from tests.support.s3_sync.releases import make_release
@@ -21,7 +20,7 @@ from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.s3_sync.snapshots import shown, wait_until_shown
 
 A, B, C = ({"a.py": b"%d" % number} for number in range(3))
-POINTER = f"{PREFIX}current.json"
+POINTER = "dags/current.json"
 
 
 class Site(Publishing):
@@ -35,7 +34,7 @@ class Site(Publishing):
         self.dags = folder / "dags"
         self.signs = ("--sign-key", self.key.write_private(folder / "key.pem"))
         settings = {"S3_SYNC_TRUSTED_KEYS": str(self.keys)}
-        self.daemon: Daemon = release_daemon(s3, folder / "target", settings)
+        self.daemon = release_daemon(s3, folder / "target", settings)
 
     def publish(self, files: dict[str, bytes], *more: str) -> bytes:
         """Publish a signed release; return its pointer."""
@@ -148,8 +147,7 @@ def test_a_key_that_is_no_longer_trusted_takes_only_its_own_sequences_along(
     # the same release again, as after a rollback between two polls
     site.accepts(site.key, body.replace(turn, b"%d" % (sequence + 1)))
     site.daemon.sync()
-    signed = site.key.signer.sign(body, site.s3.bucket, PREFIX)
-    site.refuses(signed, "release_replayed")
+    site.refuses(site.key.signer.sign(body, site.s3.bucket, PREFIX), "release_replayed")
     site.refuses_a_replay_after_a_restart()
 
 
@@ -190,13 +188,14 @@ def test_an_unsigned_command_ends_signing_only_with_force(
 def test_another_key_that_was_faster_with_the_same_release_is_a_conflict(
     site: Site, tmp_path: Path
 ) -> None:
-    keys = write_keys(tmp_path / "both", site.key, site.other)
-    private = site.other.write_private(tmp_path / "other.pem")
-    dags = write_files(tmp_path / "new", B)
-    ours = ("publish", dags, "--sign-key", private, "--trusted-keys", keys)
+    ours = (
+        *("publish", write_files(tmp_path / "new", B)),
+        *("--sign-key", site.other.write_private(tmp_path / "other.pem")),
+        *("--trusted-keys", write_keys(tmp_path / "both", site.key, site.other)),
+    )
     site.s3.inject(first(lambda: site.publish(B)), is_write("current.json"), times=1)
 
-    ran = site.fails("publish_conflict", *ours)
+    said = site.fails("publish_conflict", *ours).err
 
-    assert f"signed by {site.key.key_id}" in ran.err
+    assert f"signed by {site.key.key_id}" in said
     assert site.other.key_id == site.succeed(*ours)["signed_by"]
