@@ -18,7 +18,7 @@ from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 # `prune-releases` removes nothing younger than a day; what becomes current is written
 # again before. So a prune and a publish at the same time do not meet, unless a prune is
 # suspended between its look at an object and the deletion for as long as a publish
-# takes.
+# takes. Then it says so, and publishing again repairs it.
 DAY = timedelta(days=1)
 
 # The names of the newest turns.

@@ -246,6 +246,8 @@ def prune(
                 continue
             if _remove(store, bundle.key, is_dry):
                 freed.append(bundle.size_bytes)
+        if freed:
+            _require_bundle(store)
     except SidecarError as error:
         failure = error
     left = len(entries) - len(gone)
@@ -286,6 +288,21 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
         for name in listed.difference(gone) | {current}
     ]
     return {one and form.bundle_key(one.bundle_sha256) for one in manifests}
+
+
+def _require_bundle(store: Store) -> None:
+    """
+    Look whether the current release has its bundle: a deletion that waits for as long
+    as a publish takes removes what that publish has written.
+
+    Raises:
+        ReleaseError: It has none.
+    """
+    current = catalog.read_existing(store).names["current"]
+    manifest, _ = catalog.read_manifest(store, current)
+    key = form.bundle_key(manifest.bundle_sha256)
+    if store.look(key) is None:
+        raise catalog.damaged(store, current, f"{key} does not exist")
 
 
 def _in_use(store: Store) -> set[str]:

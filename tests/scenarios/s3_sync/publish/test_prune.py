@@ -102,6 +102,24 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
     assert CONTENTS[0] == site.current()
 
 
+@pytest.mark.parametrize("part", [".json.gz", ".zip"])
+def test_a_deletion_that_waits_for_as_long_as_a_publish_takes_is_told(
+    site: Site, part: str
+) -> None:
+    old, _ = (site.has(files) for files in CONTENTS[:2])
+    site.publish(CONTENTS[2])
+    [key] = [key for key in old.objects() if key.endswith(part)]
+    site.s3.inject(
+        first(lambda: site.others_publish(CONTENTS[0])),
+        lambda one: is_delete(one) and one.path.endswith(key),
+        times=1,
+    )
+
+    site.fails("release_damaged", *PRUNE)
+    site.publish(CONTENTS[0])
+    assert CONTENTS[0] == site.current()
+
+
 MEANWHILE = {
     "pinned": lambda bucket, one: bucket.put(PREFIX + pin_key(one.revision), b""),
     "published": lambda bucket, one: bucket.put(
