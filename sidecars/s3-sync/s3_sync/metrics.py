@@ -53,6 +53,8 @@ class SyncMetrics(Metrics):
             "s3_sync_requests_total", "Requests sent to S3, by operation.", "operation"
         )
         self.requests = {name: requests(name) for name in OPERATIONS}
+        for reason in SKIP_REASONS:
+            self.skipped(reason).set(0)
 
 
 class FileMetrics:
