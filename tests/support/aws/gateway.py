@@ -3,6 +3,7 @@ A gateway before a real S3 server, where two publishers can be made to meet.
 """
 
 from http.client import HTTPConnection
+from typing import Any
 
 from tests.support.aws.fake_s3 import environment_for
 from tests.support.aws.servers import S3Server
@@ -17,6 +18,9 @@ class Gateway(LoopbackServer):
     def __init__(self, server: S3Server) -> None:
         super().__init__()
         self.server = server
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
 
     def environment(self) -> dict[str, str]:
         """

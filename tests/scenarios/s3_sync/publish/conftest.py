@@ -9,6 +9,7 @@ import pytest
 from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.airflow.fake_api import FakeAirflow
+from tests.support.aws.gateway import Gateway
 from tests.support.aws.servers import S3ProxyServer, S3Server, SeaweedServer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.forked import ForkServer
@@ -58,6 +59,13 @@ def site(tmp_path: Path, forks: ForkServer, more_forks: ForkServer) -> Iterator[
     """A bucket without releases on the scripted server, and two publishers."""
     with WritableS3() as s3:
         yield Site(s3, tmp_path, forks, more_forks)
+
+
+@pytest.fixture
+def gated(store: S3Server, tmp_path: Path, forks: ForkServer) -> Iterator[Place]:
+    """A bucket on each real server in turn, behind a gateway."""
+    with Gateway(store) as gateway:
+        yield Place(gateway, tmp_path, forks)
 
 
 @pytest.fixture

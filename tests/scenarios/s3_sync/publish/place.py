@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.aws.fake_s3 import is_list
+from tests.support.aws.gateway import Gateway
 from tests.support.aws.servers import S3Server
+from tests.support.http.faults import replace_body
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import (
     PREFIX,
@@ -14,6 +17,7 @@ from tests.support.s3_sync.publishing import (
     read_release,
     write_files,
 )
+from tests.support.s3_sync.releases import make_release
 
 A = {
     "a.py": b"print('a')\n",
@@ -23,15 +27,20 @@ A = {
 B = {"a.py": b"print('b')\n", "docs/\u00dcberblick.md": b"# \xc3\x9c\n"}
 C = {"c.py": b""}
 BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
+# Listed as of the last century.
+AGED = replace_body(lambda body: body.replace(b"Modified>20", b"Modified>19"))
 
 
 class Place(Publishing):
     """A bucket on a real server, and a user who publishes to it."""
 
-    def __init__(self, server: S3Server, folder: Path, forks: ForkServer) -> None:
+    def __init__(
+        self, server: S3Server | Gateway, folder: Path, forks: ForkServer
+    ) -> None:
         self.bucket = server.new_bucket("releases")
         super().__init__(server, self.bucket, folder / "home", forks=forks)
         self.dags = folder / "dags"
+        self.s3: Any = server
         self.name = server.name
         self._has_versions = server.has_versions
         self._client = server.client()
@@ -65,3 +74,14 @@ class Place(Publishing):
 
     def delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=PREFIX + name)
+
+    def begin_with(self, *releases: dict[str, bytes]) -> None:
+        """In another bucket, have only these old releases; the last one is current."""
+        self.bucket = self.s3.new_bucket("releases")
+        self.environment["AWS_BUCKET"] = self.bucket
+        self.s3.heal()
+        self.s3.inject(AGED, is_list)
+        for release in map(make_release, releases):
+            for name, body in release.objects().items():
+                key = PREFIX + name
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=body)

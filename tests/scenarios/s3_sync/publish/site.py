@@ -98,6 +98,12 @@ class Site(Publishing):
         self.s3.put_all(release.objects(), PREFIX, at=at)
         return release
 
+    def begin_with(self, *releases: dict[str, bytes]) -> None:
+        """Have only these old releases; the last one is current."""
+        self.s3.objects.clear()
+        for files in releases:
+            self.has(files)
+
     def bodies(self) -> dict[str, bytes]:
         return {key: stored.body for key, stored in self.s3.objects.items()}
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
-from tests.support.s3_sync.publishing import PREFIX, check_every_release, write_files
-from tests.support.s3_sync.releases import AT, make_release
+from tests.support.s3_sync.publishing import check_every_release, write_files
+from tests.support.s3_sync.releases import make_release
 
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
@@ -37,16 +38,7 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
     site: Site, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
 ) -> None:
     """Every write must leave the complete old or new release current."""
-    bucket = site.s3
     problems = []
-    temporary = Path(site.environment["TMPDIR"])
-    temporary.mkdir()
-    arguments, before, after = DEEDS[name]
-    dags = write_files(site.dags, NEW)
-    words = [name, *(word.format(dags=dags) for word in arguments)]
-    for release in map(make_release, (OLD, OTHER, before)):
-        bucket.put_all(release.objects(), PREFIX, at=AT)
-    objects = dict(bucket.objects)
 
     def look() -> None:
         try:
@@ -54,6 +46,35 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
             assert site.current() in (OLD, NEW)
         except (AssertionError, KeyError, ValueError) as problem:
             problems.append(problem)
+
+    site.s3.on_write = look
+    stop_at_each_request(site, forks, tmp_path, counts.stops, name)
+
+    assert [] == problems
+
+
+@pytest.mark.usefixtures("only_in_full")
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_command_stopped_at_a_real_server_loses_nothing_and_can_be_repeated(
+    gated: Place, forks: ForkServer, tmp_path: Path, name: str
+) -> None:
+    stop_at_each_request(gated, forks, tmp_path, 2, name)
+
+
+def stop_at_each_request(
+    site: Site | Place, forks: ForkServer, tmp_path: Path, stops: int, name: str
+) -> None:
+    """
+    Stop a command at each of its requests, in so many ways, and run it again.
+    """
+    bucket = site.s3
+    temporary = Path(site.environment["TMPDIR"])
+    temporary.mkdir()
+    arguments, before, after = DEEDS[name]
+    dags = write_files(site.dags, NEW)
+    words = [name, *(word.format(dags=dags) for word in arguments)]
+    site.begin_with(OLD, OTHER, before)
 
     def start() -> Forked:
         return forks.start(words, site.environment, tmp_path / "said")
@@ -74,27 +95,24 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
         began.set()
         return command
 
-    bucket.on_write = look
+    bucket.forget()
     assert 0 == (command := start()).wait(), command.err
-    requests = len(bucket.requests)
-    keys = set(bucket.objects)
+    requests, keys = len(bucket.requests), site.bodies().keys()
     assert after == site.current()
     ways = list(itertools.product(SIGNALS, (False, True)))
 
     for number in range(1, requests + 1):
-        for turn in range(counts.stops):
+        for turn in range(stops):
             stopping, is_done = ways[(number + turn) % len(ways)]
+            site.begin_with(OLD, OTHER, before)
             bucket.forget()
-            bucket.objects = dict(objects)
             command = stopped(number, stopping, is_done)
             at = f"{stopping.name} at request {number}, {is_done=}"
             assert SIGNALS[stopping] == command.wait(), f"{at}: {command.err}"
             assert "" == command.out, at
             assert [] == [*filter(Path.is_file, temporary.rglob("*"))], at
             assert site.current() in (before, after), at
-            bucket.heal()
             assert 0 == (command := start()).wait(), f"{at}: {command.err}"
             assert after == site.current(), at
             check_every_release(site.bodies())
-            assert keys == bucket.objects.keys(), at
-    assert [] == problems
+            assert keys == site.bodies().keys(), at
