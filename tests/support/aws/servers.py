@@ -128,6 +128,7 @@ class MotoServer(S3Server):
     """
 
     name = "moto"
+    is_atomic = False  # another thread may write between its look and its write
     takes_any_key = True
 
     def __init__(self, host: str = "127.0.0.1") -> None:
