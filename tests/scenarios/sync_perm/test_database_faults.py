@@ -191,18 +191,19 @@ def test_a_database_that_answers_nothing_while_its_connection_lives_is_named(
     query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'sync-perm%'"
     pids = [pid for (pid,) in database.query(query)]
     signal_all(pids, signal.SIGSTOP)
+    try:
+        slow = daemon.wait_for_event("cycle_slow", SECONDS)
+        reason = daemon.get("/readyz").json()["error"]
+        told = daemon.wait_for_event("cycle_failed", SECONDS)
+        failed = daemon.get("/readyz").json()["reason"]
 
-    slow = daemon.wait_for_event("cycle_slow", SECONDS)
-    reason = daemon.get("/readyz").json()["error"]
-    told = daemon.wait_for_event("cycle_failed", SECONDS)
-    failed = daemon.get("/readyz").json()["reason"]
-
-    assert "(the database is asked)" in slow["error"]
-    assert slow["error"] == reason
-    assert ("database_unreachable",) * 2 == (told["reason"], failed)
-    assert "is connected, and answers nothing" in told["error"]
-    assert_recovers(daemon)
-    signal_all(pids, signal.SIGCONT)
+        assert "(the database is asked)" in slow["error"]
+        assert slow["error"] == reason
+        assert ("database_unreachable",) * 2 == (told["reason"], failed)
+        assert "is connected, and answers nothing" in told["error"]
+        assert_recovers(daemon)
+    finally:  # a stopped server cannot end
+        signal_all(pids, signal.SIGCONT)
 
 
 def test_a_short_idle_timeout_of_the_server_is_no_failure(
