@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import math
 import os
 import random
@@ -281,6 +282,19 @@ def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
     )
 
     assert "Read-only" in raised(SidecarError, process.cycle).message
+
+
+def test_the_record_counts_the_files_that_are_missing(
+    s3: FakeS3, process: Process
+) -> None:
+    shown = synced(s3, process, KEYS)
+    put(s3, 2)
+    for name in NAMES[1:]:
+        s3.inject(DENIED, is_get(f"dags/{name}"))
+
+    process.cycle()
+
+    assert 2 == json.loads((shown / ".s3-sync/published.json").read_text())["missing"]
 
 
 def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -> None:
