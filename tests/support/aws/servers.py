@@ -330,7 +330,7 @@ class SeaweedServer(BuiltServer):
             f"-ip={self.host}",
             f"-ip.bind={self.host}",
             *(f"-{name}={own_port()}" for name in names),
-            "-volume.max=200",
+            "-volume.max=2000",  # each bucket takes some
             "-master.volumeSizeLimitMB=64",
             "-filer",
             "-s3",
