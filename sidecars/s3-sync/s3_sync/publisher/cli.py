@@ -289,8 +289,8 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         return _act(arguments, environ, order, settings)
     before = wait.errors_before(api)
     report = _act(arguments, environ, order, settings)
-    if "changes" not in report.facts:
-        before = set()
+    if report.facts.get("previous") == report.facts.get("revision"):
+        before = set()  # they are of this release
     try:
         live = wait.wait(wait.Release(store), api, arguments.timeout, before)
     except SidecarError as error:

@@ -155,6 +155,8 @@ def wait(
             # What a look has shown may be of a parse during it.
             if has_arrived:
                 arrived = min(arrived, max(map(_ended, rows), default=inf))
+            else:  # a release that was there before, and another one since
+                arrived = inf
             lacks = wanted.lacks(rows)
             has_arrived = not lacks
             lacks = lacks or [

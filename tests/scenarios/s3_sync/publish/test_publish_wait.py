@@ -103,6 +103,45 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     assert ["b.py", "old.py"] == [one["path"] for one in again.facts()["problems"]]
 
 
+def test_a_release_that_is_written_again_counts_its_own_import_errors(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", revision)
+    airflow.break_file("a.py", STACK)
+
+    words = ("publish", write_files(site.dags, A), "--wait", "--force")
+    site.fails("import_errors", *words, code=4)
+
+
+def test_a_release_that_was_there_before_another_arrives_once_more(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    """As after a rollback, while Airflow still reads what was published between."""
+    airflow.is_parsing = False
+    other = make_release(B).revision
+    looks = iter(
+        [
+            (revision, revision, 1),
+            (revision, revision, 2),
+            (other, other, 60),
+            (revision, other, 61),
+            (revision, revision, 62),
+            (revision, revision, 99),
+        ]
+    )
+
+    def look() -> None:
+        one, two, ended = next(looks)
+        airflow.show("a", one, ended=ended)
+        airflow.show("b", two, ended=ended)
+
+    airflow.inject(first(look), of("/dags"))
+
+    site.succeed("wait")
+
+    assert [] == list(looks)
+
+
 def test_says_what_to_look_at_if_a_release_is_stuck(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
