@@ -109,10 +109,12 @@ class Folder:
                 there = f"/api/v2/dagSources/{quote(dags[path])}"
                 theirs = self._api.ask(there, "can read on DAG Code")["content"]
                 is_same = theirs.splitlines() == ours.splitlines()
-            if is_same or ".zip" in path:
+            if is_same or ".zip/" in f"{path}/":
                 self._same.add(path)
             else:
                 lacks.append(Finding(path, None, "is not in Airflow as it is here"))
+        if not (lacks or rows):
+            lacks.append(Finding("", None, "the bundle has no DAG"))
         return lacks
 
 
@@ -155,10 +157,10 @@ def wait(
             # What a look has shown may be of a parse during it.
             if has_arrived:
                 arrived = min(arrived, max(map(_ended, rows), default=inf))
-            else:  # a release that was there before, and another one since
-                arrived = inf
             lacks = wanted.lacks(rows)
             has_arrived = not lacks
+            if lacks:  # also one that had arrived, if another one came since
+                arrived = inf
             lacks = lacks or [
                 Finding(
                     row["relative_fileloc"],

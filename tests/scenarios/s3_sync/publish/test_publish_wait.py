@@ -264,3 +264,17 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
         times=1,
     )
     assert {"a", "new", "lib.zip/c"} == set(site.succeed(*words)["airflow"]["dags"])
+
+
+@pytest.mark.parametrize("name", ["us.zipcodes.py", "loader.py"])
+def test_a_folder_of_which_airflow_has_no_dag_is_not_live(
+    site: Site, airflow: FakeAirflow, name: str
+) -> None:
+    """As with a wrong --bundle; also if no line makes a DAG, or a name contains .zip."""
+    site.environment |= airflow.settings() | {"AWS_BUCKET": ""}
+    dag = (
+        b"load_yaml_dags(globals())" if name == "loader.py" else b"with DAG('a'): pass"
+    )
+    write_files(site.dags, {name: dag})
+
+    site.fails("release_not_live", "wait", site.dags, "--timeout", "3s")
