@@ -45,6 +45,13 @@ NO_TLS = (
             "server_error",
             "remote: fatal: unable to create file: No space left on device",
         ),
+        ("server_error", "fatal: remote error: write: No space left on device"),
+        # Who can push a name fills no disk.
+        (
+            "git_sync_failed",
+            "fatal: No url found for submodule path 'No space left on device'",
+        ),
+        ("target_full", "error: cannot write 'a' to 'b': No space left on device"),
         # The consequence, early EOF, would suggest another cause.
         ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
         # no disk is full: remove nothing

@@ -140,7 +140,7 @@ REASONS = {
         "If it keeps failing, check the git server.",
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
         r"|Connection closed by"
-        r"|^remote: .{,500}(out of memory|No space left)"
+        r"|^(fatal: )?remote( error)?: .{,500}(out of memory|No space left)"
         rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
     ),
     "sync_timeout": Reason(
@@ -226,6 +226,9 @@ KEPT = LOCAL | {
 }
 
 SERVER = "remote: "
+RELAYED = (SERVER, "fatal: remote error: ")
+# Whoever can push chooses names.
+_NAMES = re.compile(r"(?<=\s)'.*'")
 _SUBMODULE = re.compile("submodule path '")
 _UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
 
@@ -249,8 +252,9 @@ def explain(said: str, doing: str) -> SidecarError:
     lines = sorted(said.splitlines(), key=lambda line: line.startswith(SERVER))
     for reason, one in REASONS.items():
         for line in lines if one.said else ():
-            is_relayed = reason in LOCAL and line.startswith(SERVER)
-            if not is_relayed and re.search(one.said, line, re.IGNORECASE):
+            text = _NAMES.sub("''", line) if reason in LOCAL else line
+            is_relayed = reason in LOCAL and line.startswith(RELAYED)
+            if not is_relayed and re.search(one.said, text, re.IGNORECASE):
                 told = [x for x in lines if x.startswith(SERVER) and x.isprintable()]
                 whose = [x for x in lines if _SUBMODULE.search(x)][-1:]
                 quoted = "\n".join(dict.fromkeys([*told, line, *whose]))
