@@ -102,19 +102,19 @@ class Engine:
         try:
             commit = self._follow(fence, instead)
         except SidecarError as error:
-            before = read_text(self._failed)
-            is_again = before.partition(" ")[0] == error.reason
+            last, _, tried = read_text(self._failed).partition(" ")
+            is_again = last == error.reason
             if not is_again:
-                self._note(error.reason)
+                self._note(f"{error.reason} {tried}")
             if not is_again or error.reason in KEPT or instead:
                 raise
             remote = self._git.answers(fence)
             # Once for the same: what stays then is no fault of the repository here.
             asked = f"{self._options.source} {self._options.made_by} {self._hash}"
-            tried = f"{error.reason} {remote} {asked}"
-            if not remote or before == tried:
+            asked = f"{remote} {asked}"
+            if not remote or tried == asked:
                 raise
-            self._note(tried)
+            self._note(f"{error.reason} {asked}")
             self.throw_away()
             commit = self._follow(fence, instead)
         self._note("")

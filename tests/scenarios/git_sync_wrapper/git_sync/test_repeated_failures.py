@@ -5,22 +5,38 @@ one.
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from git_sync_wrapper import work_folder
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
+from tests.support.http.faults import answer_with
+from tests.support.http.loopback import Answer
 
 
 def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
+    """Also if it is another one in between."""
     wrapper = here.publish()
     before = here.shown()
     here.repository.commit_submodule("lib", here.server.url("missing.git"), "1" * 40)
-    for _ in range(4):
-        failed = wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
 
-    assert "repository_not_found" == failed["reason"], failed
+    def fail(times: int, reason: str) -> dict[str, Any]:
+        for _ in range(times):
+            failed = wrapper.wait_for_event(
+                "cycle_failed", 60, after=len(wrapper.events), reason=reason
+            )
+        return failed
+
+    fail(3, "repository_not_found")
+    here.server.inject(
+        answer_with(Answer(500)), match=lambda request: "missing" in request.path
+    )
+    fail(1, "server_error")
+    here.server.heal()
+    failed = fail(3, "repository_not_found")
+
     assert "missing.git" in failed["error"]
     assert failed["advice"].startswith("This is about the submodule"), failed
     assert 1 == len(wrapper.find_events("repository_removed"))
