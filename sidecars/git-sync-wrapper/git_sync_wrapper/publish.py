@@ -69,6 +69,8 @@ class Volume:
         self.root = options.root
         self._options = options
         self._fsync = settings.fsync
+        self._new = ""
+        """What was made last, which nobody may have seen."""
         folder, link = os.path.split(options.link)
         store = os.path.join(options.root, STORE)
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
@@ -199,6 +201,7 @@ class Volume:
                     snapshot.flush(new)
 
             self.snapshots.add(name, fill, fence)
+            self._new = name
         return Build(name, added)
 
     def show(
@@ -271,14 +274,15 @@ class Volume:
     def drop_oldest(self, fence: Fence) -> bool:
         """
         Remove the oldest kept commit, even before its time; return False if there is
-        none.
+        none but a new one, which has not found room either.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             dropped = self.snapshots.drop_oldest(fence)
             self._remove_lists()
-        if dropped:
+        is_old = dropped not in ("", self._new)
+        if is_old:
             log.info("snapshot_dropped", revision=dropped)
-        return bool(dropped)
+        return is_old
 
     def _remove_lists(self) -> None:
         for name in os.listdir(self.store):
