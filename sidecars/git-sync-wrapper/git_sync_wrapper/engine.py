@@ -102,7 +102,7 @@ class Engine:
         try:
             commit = self._follow(fence, instead)
         except SidecarError as error:
-            last, _, tried = read_text(self._failed).partition(" ")
+            last, _, tried = self._noted().partition(" ")
             is_again = last == error.reason
             if not is_again:
                 self._note(f"{error.reason} {tried}")
@@ -168,6 +168,7 @@ class Engine:
             **access.environ,
             "TMPDIR": folder,
             "GITSYNC_REPO": self._git.repo,
+            "GIT_CEILING_DIRECTORIES": os.path.dirname(self.root),
         }
         environ |= configured(environ, configs)
         flags = {
@@ -259,9 +260,15 @@ class Engine:
         self.work.remove()
         log.warning("repository_removed", root=self.root)
 
+    def _noted(self) -> str:
+        with suppress(OSError), folder_of(self._failed, self._options.root) as store:
+            return read_text(FAILED, store)
+        return ""
+
     def _note(self, reason: str) -> None:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            write_own(FAILED, reason.encode(), store)
+            if reason != read_text(FAILED, store):
+                write_own(FAILED, reason.encode(), store)
 
     # --- commits that are here
 
@@ -270,7 +277,9 @@ class Engine:
         """
         Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
-        fetched = read_text(os.path.join(self.root, GIT, "FETCH_HEAD"))
+        fetched = ""
+        with suppress(OSError), self.work.opened(GIT) as git:
+            fetched = read_text("FETCH_HEAD", git)
         return self._options.is_pinned or "\ttag '" in fetched
 
     def parent(self, commit: str, fence: Fence) -> str:
