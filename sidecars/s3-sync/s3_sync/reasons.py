@@ -60,8 +60,8 @@ _ADVICE: dict[Concern, dict[str, str]] = {
         "deletion_held": "If this is a mistake, undo it at the source before a pod is replaced: a "
         "new volume holds nothing back. If it is intended, wait, or send SIGHUP.",
         "endpoint_invalid": "Fix that URL; a host is in ASCII.",
-        "endpoint_unreachable": "Check AWS_ENDPOINT_URL_S3, the security group, the route or VPC "
-        "endpoint to S3, and HTTPS_PROXY and NO_PROXY.",
+        "endpoint_unreachable": "Check AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, the security "
+        "group, the route or VPC endpoint to S3, and HTTPS_PROXY and NO_PROXY.",
         "files_damaged": "Nothing, if it ends: they are restored. Find out what writes to the "
         "volume.",
         "link_blocked": LINK_ADVICE,
