@@ -77,11 +77,15 @@ def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
 
 
 def test_no_sync_fails_while_a_mounted_password_rotates(here: GitSite) -> None:
+    """As kubelet does it, the new password replaces the old one at once."""
     file = here.folder / "password"
+    mounted = file.read_text
+    here.server.judge = lambda _, password, _path: f"{password}\n" == mounted()
 
     def rotate(number: int) -> None:
-        file.write_text(f"password-{number}\n")
-        here.server.accept(("me", f"password-{number}"))
+        new = file.with_suffix(".new")
+        new.write_text(f"password-{number}\n")
+        new.rename(file)
 
     follow(here, rotate, 2, GITSYNC_USERNAME="me", GITSYNC_PASSWORD_FILE=str(file))
 
