@@ -270,9 +270,7 @@ def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
 ) -> None:
     shown = synced(s3, process, KEYS)
     process.stop()
-    # Not one alone: at the start, the file of a list's last line may be no damage.
-    for name in NAMES[1:]:
-        (shown / name).unlink()
+    (shown / NAMES[1]).unlink()
     put(s3, 2, NAMES[:1])
     process.start(KEYS | {"S3_SYNC_SETTLE": "1h"})
     monkeypatch.setattr(
@@ -282,6 +280,22 @@ def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
     )
 
     assert "Read-only" in raised(SidecarError, process.cycle).message
+
+
+def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_waits(
+    s3: FakeS3, process: Process
+) -> None:
+    shown = synced(s3, process, KEYS)
+    process.stop()
+    last = (shown / ".s3-sync/managed").read_text().splitlines()[-1]
+    (shown / json.loads(last)[0]).unlink()
+    put(s3, 1, ("new.py",))
+
+    outcome = process.run(KEYS | {"S3_SYNC_SETTLE": "1h"})
+
+    assert "source_unsettled" == outcome.reason
+    assert 1 == outcome.counts["files_healed"]
+    assert process.is_ready
 
 
 def test_the_record_counts_the_files_that_are_missing(

@@ -69,15 +69,15 @@ def test_a_pointer_names_a_release_or_is_invalid(data: bytes) -> None:
         assert not signed_by
 
 
-@given(data=damaged(JOURNAL), is_shared=st.booleans())
+@given(data=damaged(JOURNAL), published=st.integers(0, 2))
 def test_a_journal_names_files_below_its_folder_or_is_lost(
-    data: bytes, is_shared: bool
+    data: bytes, published: int
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         Path(name, "list").write_bytes(data)
         folder = os.open(name, os.O_RDONLY)
         try:
-            listed = read_journal("list", folder, folder, is_shared=is_shared)
+            listed = read_journal("list", folder, folder, published=published)
         finally:
             os.close(folder)
     parts = [path.split("/") for path in listed.files]

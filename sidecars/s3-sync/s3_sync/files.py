@@ -105,13 +105,13 @@ class Tree:
         self.before: Mapping[str, Held] = {}
         self._turn = 0
 
-    def read(self, name: str, lists: int, *, is_shared: bool) -> Tree:
+    def read(self, name: str, lists: int, *, published: float) -> Tree:
         """
         Read the list of the files from an open folder of lists, and keep it up to date;
-        close the folder if that fails.
+        close the folder if that fails. How many are published: see `read_journal`.
         """
         try:
-            listed = read_journal(name, lists, self.fd, is_shared=is_shared)
+            listed = read_journal(name, lists, self.fd, published=published)
             self.files = listed.files
             self.is_lost = listed.is_lost
             self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)

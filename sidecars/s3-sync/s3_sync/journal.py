@@ -223,16 +223,17 @@ def _line(path: str, held: Held | None) -> bytes:
     return f"[{_quoted(path)},{_quoted(held.etag)},{numbers}{mark}]\n".encode()
 
 
-def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Listed:
+def read_journal(name: str, dir_fd: int, root_fd: int, *, published: float) -> Listed:
     """
     Return what a journal says, without the last line if a process was killed before its
     action.
 
     Args:
         root_fd: The folder whose files are listed.
-        is_shared: Whether the folder may contain files of other owners: such a file
-            must not be mistaken for one that was about to be put into place. If False,
-            a last file that is not there stays listed, and counts as damaged.
+        published: How many files are published there, as far as that is known. A last
+            file that is not in place is one of them, and damaged, unless they are one
+            more with it: then it was about to be put, and what others have at its path
+            must not be mistaken for it.
 
     Raises:
         OSError: The volume fails.
@@ -275,15 +276,15 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
             )
             return Listed(files, is_lost=True)
     found = stat_in(path, root_fd) if path else None
-    # A line is true if its inode is in place, or if the removed file is not. The inode
+    # A line is true if its inode is in place, or if its predecessor is not. The inode
     # alone does not tell: the next file that anybody creates there may get it, and a
     # remount may have changed it.
     now = files.get(path)
+    is_true = not (found and before and before.is_like(found))
     if now:
-        is_true = found is not None and now.is_of(found)
-    else:
-        is_true = not (found and before and before.is_like(found))
-    if not is_true and (is_shared or now is None):
+        is_there = found is not None and now.is_of(found)
+        is_true = is_there or (is_true and len(files) <= published)
+    if not is_true:
         lines -= 1
         size_bytes -= len(last)
         files.pop(path, None)

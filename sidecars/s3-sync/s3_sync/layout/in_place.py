@@ -36,7 +36,8 @@ class InPlaceLayout:
         self._settings = settings
         self._volume = volume
         self._record = record
-        self.shown = open_in_place(volume)
+        published = record.published or Published()
+        self.shown = open_in_place(volume, published.files)
         # What was published before the record said that a change is in progress.
         self._before: tuple[Published, dict[str, Held]] | None = None
 
@@ -189,10 +190,10 @@ class InPlaceLayout:
         self.shown.close()
 
 
-def open_in_place(volume: Volume) -> Tree:
+def open_in_place(volume: Volume, published: int = 0) -> Tree:
     """
-    Open the target itself as a tree of files.
+    Open the target itself as a tree of files, so many of which are published.
     """
     return Tree(volume.path, os.dup(volume.root), volume.staging).read(
-        MANAGED, volume.state, is_shared=True
+        MANAGED, volume.state, published=published
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from math import inf
 
 from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
@@ -200,7 +201,7 @@ class SnapshotLayout:
         is_whole = False
         with suppress(OSError), opened(name, self.store) as fd:
             tree = Tree("", fd, self.volume.staging)
-            listed = read_journal(list_name(name), self.store, fd, is_shared=False)
+            listed = read_journal(list_name(name), self.store, fd, published=inf)
             tree.files = listed.files
             count += len(tree.files)
             is_whole = not (listed.is_lost or tree.altered(tree.files))
@@ -403,7 +404,7 @@ class SnapshotLayout:
     def _open(self, name: str) -> Tree:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
         return Tree(self._path(name), fd, self.volume.staging).read(
-            list_name(name), self.store, is_shared=False
+            list_name(name), self.store, published=inf
         )
 
     def _keep_as(
