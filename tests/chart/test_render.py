@@ -20,7 +20,7 @@ from tests.chart.rendering import (
     rendered_pods,
 )
 from tests.chart.sidecars import DAGS_FOLDER, SIDECARS, Values, environment
-from tests.chart.stacks import DAILY, Stack, asked
+from tests.chart.stacks import DAILY, WHOLE, Stack, asked
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
@@ -292,6 +292,16 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
             assert f':airflow:{account}"' in trusted
             if component(pod) == "task pod":
                 assert account.endswith("-worker-kubernetes") == has_role
+
+
+@pytest.mark.parametrize("stack", WHOLE, ids=" ".join)
+def test_an_upgrade_makes_no_new_key(stack: Stack) -> None:
+    """
+    Only what is made before a first installation, and then kept, is a hook.
+    """
+    secrets = [one["metadata"] for one in rendered(stack) if one["kind"] == "Secret"]
+
+    assert [] == [one["name"] for one in secrets if "annotations" not in one]
 
 
 def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(
