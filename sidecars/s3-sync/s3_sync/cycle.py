@@ -133,8 +133,9 @@ class Sync:
         unread.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
-        # state settles, is held back or refused. What no source can restore any more
-        # (of an archived object, or with DELETE=none of a deleted one) is no longer ours.
+        # state settles, is held back or refused. A crash leaves whole files, and the next
+        # start finds the others damaged. What no source can restore any more (of an
+        # archived object, or with DELETE=none of a deleted one) is no longer ours.
         damaged = len(shown.damaged)
         volume_error = await builder.repair(state, until, fence)
         counts = {"files_healed": damaged - len(shown.damaged)}
@@ -175,7 +176,8 @@ class Sync:
 
         # Files of a snapshot belong together: an upload, an outage or a change of a
         # policy may have happened during the cycle. So a new lack settles for a cycle,
-        # without S3_SYNC_SETTLE, too; before the gate, which need not judge a part.
+        # without S3_SYNC_SETTLE, too; before the gate, which need not judge a part. The
+        # next cycle goes on with the folder.
         self._shortage.meet(build.missing)
         if self._shortage.is_new and settings.layout == "snapshot":
             why = explain(build.missing, build.state.files)
@@ -190,12 +192,13 @@ class Sync:
         except RevisionRefused as refusal:
             return self._refused(refusal, counts)
 
-        # From here on, consumers see the change; the layout knows the order in which
-        # files, record and link follow, and why.
+        # From here on, consumers see the change; in place, they have seen files come, and
+        # others go now. The layout knows the order in which files, record and link follow,
+        # and what a crash in between leaves.
         layout.publish(build, lambda: self._note_publish(build, counts, fence), fence)
 
-        # Only what is recorded makes the former state needless. The session shows what
-        # came out, however a cycle ends.
+        # Only what is recorded makes the former state needless; the next cycle removes what
+        # a crash leaves. The session shows what came out, however a cycle ends.
         self._tidy(fence)
         return self._outcome(build.state, build.missing, counts, build.refusal)
 
@@ -314,6 +317,7 @@ class Sync:
         return published.revision if published is not None else ""
 
     def _waiting(self, wait: Wait, counts: dict[str, int]) -> Outcome:
+        # Nothing is removed meanwhile: without a publish, what is retained does not grow.
         # What the gate refuses is told as after a build, with its findings.
         if isinstance(wait.why, RevisionRefused):
             return self._refused(wait.why, counts)

@@ -158,7 +158,9 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     work = difference(state, there)
     if published is None or not there.is_ready or published.aim != state.revision:
         return work
+    # As many are missing as the record says, and nothing stands in for a refused state.
     is_same = published.missing == len(work.put) and not published.fallback
+    # What could not be read rests until its next try, which takes a build.
     is_due = any(path not in holds.resting for path in work.put)
     if work.delete or is_due or not is_same:
         return work

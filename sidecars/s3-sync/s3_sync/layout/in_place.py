@@ -70,7 +70,7 @@ class InPlaceLayout:
         files = build.state.files
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
-        if before is None:
+        if before is None:  # readiness says that nothing is published
             return tree
         is_other = before.aim != build.state.revision
         # Deletions alone, too, also of the same listing, after a change of the settings:
@@ -126,6 +126,7 @@ class InPlaceLayout:
         is_other = self._record.owner == "other"
         wrong = set(tree.files if is_other else tree.damaged)
         for path in wrong.intersection(build.missing):
+            # Nothing is ever deleted then: it stays, and is no longer ours.
             if self._settings.delete == "none":
                 tree.forget(path, fence)
             else:
@@ -135,7 +136,7 @@ class InPlaceLayout:
         """
         Delete, now that everything else is in place: whoever imports a file that moved
         finds it at one of both paths. Then record: a crash before that leaves a state
-        that is said to be in progress.
+        that is said to be in progress, or one file that the record does not know yet.
         """
         self._delete(build, fence)
         # From here on, nothing can be taken back.

@@ -470,6 +470,7 @@ def _remove_in_place(volume: Volume, fence: Fence) -> None:
     with closing(open_in_place(volume)) as tree:
         for path in tree.files.keys() - tree.altered(tree.files):
             tree.delete(path, fence)
+    # The list goes last: after a crash or an error, the next cycle removes the rest.
     with fence:
         os.unlink(MANAGED, dir_fd=volume.state)
 
