@@ -65,8 +65,7 @@ BLOCK_BYTES = 1 << 20
 HEADER_BYTES = 30
 
 # What an origin may tell people: who published (a person or a CI job), the commit and
-# its branch, author and message, the CI run, and what a real Airflow found in the
-# files.
+# its branch, author and message, and the CI run.
 ORIGIN = ("by", "commit", "branch", "author", "message", "ci_url")
 # The last line of a signed pointer.
 SIGNATURE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
