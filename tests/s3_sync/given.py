@@ -9,7 +9,7 @@ from typing import Any
 
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import Operation
-from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
+from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials, Prepare
 from sidecar_runtime.fence import Fence
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
@@ -25,7 +25,9 @@ class Given(Chain):
         self._given = list(credentials or (GIVEN,))
         self.forgotten = 0
 
-    def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
+    def current(
+        self, fence: Fence, prepare: Prepare = bool
+    ) -> tuple[Credentials, AwsConfig]:
         """Return the first credentials that were not forgotten."""
         return self._given[0], self.config
 
@@ -86,7 +88,7 @@ def play(
         client = S3Client(server.bucket, "dags/", given, count)
         try:
             async with asyncio.timeout(60):
-                client.begin_cycle(Fence())
+                await client.begin_cycle(Fence())
                 return await scene(client)
         finally:
             client.close()

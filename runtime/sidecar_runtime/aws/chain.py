@@ -6,12 +6,13 @@ botocore implements the credential chain, its order and its error texts as users
 them: environment, profiles, SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies,
 configured endpoints. It also costs 10 MiB, and minutes if a metadata or token service
 does not answer. It therefore runs in a process that the daemon can kill. It reads one
-question from standard input and answers with one JSON object on standard output (a
-secret in a pipe, never in an argument, the environment or a file); if it fails, with
-``{"error": {"reason", "message", "advice"}}``:
+question from standard input and answers with lines on standard output, each of them a
+JSON object (a secret in a pipe, never in an argument, the environment or a file); if it
+fails, the last one is ``{"error": {"reason", "message", "advice"}}``:
 
-- ``credentials``: ``{"credentials": {…} | null, "region", "endpoint_url", …}``;
-- ``anonymous``: the same, without looking for credentials;
+- ``credentials``: ``{"region", "endpoint_url", …}``, before any service is asked; then
+  ``{"credentials": {…} | null}``;
+- ``anonymous``: the first of them;
 - ``whoami``: ``{"arn": …}`` from STS.
 """
 
@@ -19,6 +20,7 @@ import json
 import os
 import re
 import resource
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
@@ -77,11 +79,13 @@ def open_session(profile: str = "") -> botocore.session.Session:
     return botocore.session.Session(profile=profile or None)
 
 
-def resolve(session: botocore.session.Session) -> dict[str, Any]:
+def resolve(session: botocore.session.Session) -> Iterator[dict[str, Any]]:
     """
-    Return the credentials and configuration of the S3 client that botocore would build.
+    Yield the configuration and the credentials of the S3 client that botocore would
+    build.
     """
-    return {**configuration(session), "credentials": _credentials(session)}
+    yield configuration(session)
+    yield {"credentials": _credentials(session)}
 
 
 def configuration(session: botocore.session.Session) -> dict[str, Any]:
@@ -93,7 +97,6 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
     endpoint = ConfiguredEndpointProvider(session.full_config, profile, "s3")
     is_ignored = session.get_config_variable("ignore_configured_endpoint_urls")
     return {
-        "credentials": None,
         "region": session.get_config_variable("region"),
         "endpoint_url": None if is_ignored else endpoint.provide(),
         # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its
@@ -206,15 +209,18 @@ def shown(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def answer(question: str) -> dict[str, Any]:
+def answers(question: str) -> Iterator[dict[str, Any]]:
     """
-    Return the answer to a question; an error of botocore is an answer, too.
+    Yield the parts of the answer to a question; an error of botocore is one, too.
     """
-    questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
     try:
-        return questions[question](open_session())
+        session = open_session()
+        if question == "credentials":
+            yield from resolve(session)
+        else:
+            yield {"anonymous": configuration, "whoami": whoami}[question](session)
     except Exception as error:  # noqa: BLE001 - also those of the libraries that it uses
-        return {
+        yield {
             "error": {
                 "reason": classify(error),
                 "message": shown(error),
@@ -225,13 +231,14 @@ def answer(question: str) -> dict[str, Any]:
 
 def main() -> NoReturn:
     """
-    Answer the question on standard output.
+    Answer the question on standard output, each part as soon as it is known.
     """
     question = os.read(0, 64)
     if question:
         with suppress(ValueError):  # the limit is lower already
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-        os.write(1, json.dumps(answer(question.decode())).encode())
+        for part in answers(question.decode()):
+            os.write(1, json.dumps(part).encode() + b"\n")
     os._exit(0)  # the interpreter's own end takes 13 ms
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -79,6 +80,10 @@ class AwsConfig(NamedTuple):
     use_dualstack: bool
 
 
+Prepare = Callable[[AwsConfig], object]
+"""`bool` does nothing."""
+
+
 class CredentialsError(SidecarError):
     """
     No usable credentials are available; the reason is the cause.
@@ -107,10 +112,22 @@ class Chain:
         self._expires_at = self._refresh_at = math.inf
         self._identity: str | None = None
 
-    def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
+    @property
+    def is_due(self) -> bool:
+        """
+        Whether :meth:`current` asks a service, which takes as long as that likes.
+        """
+        return self._held is None or time.time() >= self._refresh_at
+
+    def current(
+        self, fence: Fence, prepare: Prepare = bool
+    ) -> tuple[Credentials, AwsConfig]:
         """
         Return valid credentials; fetch them first if they are missing or about to
         expire.
+
+        Args:
+            prepare: Called with the configuration, before a service is asked.
 
         Raises:
             CredentialsError: The fetch failed, and no earlier credentials are still
@@ -119,11 +136,11 @@ class Chain:
         """
         now = time.time()
         if self._held is None or now >= self._expires_at:
-            return self._fetch(fence, FETCH_SECONDS)
+            return self._fetch(fence, FETCH_SECONDS, prepare)
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_RETRY_SECONDS
             try:
-                return self._fetch(fence, EARLY_FETCH_SECONDS)
+                return self._fetch(fence, EARLY_FETCH_SECONDS, prepare)
             except CredentialsError as error:
                 log.warning(
                     "credentials_kept", reason=error.reason, error=error.message
@@ -149,11 +166,12 @@ class Chain:
                 self._identity = ""
         return self._identity or None
 
-    def _fetch(self, fence: Fence, seconds: float) -> tuple[Credentials, AwsConfig]:
-        answer = ask_child(
-            "anonymous" if self._is_anonymous else "credentials", seconds, fence
-        )
-        found = answer.pop("credentials")
+    def _fetch(
+        self, fence: Fence, seconds: float, prepare: Prepare
+    ) -> tuple[Credentials, AwsConfig]:
+        question = "anonymous" if self._is_anonymous else "credentials"
+        answer = ask_child(question, seconds, fence, prepare)
+        found = answer.pop("credentials", None)
         held = ANONYMOUS if self._is_anonymous else _checked(found)
         self._held = held, AwsConfig(**answer)
         self._identity = None
@@ -197,9 +215,17 @@ def waited_seconds(pid: int) -> float:
     return 0.0
 
 
-def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
+def ask_child(
+    question: str,
+    seconds: float,
+    fence: Fence,
+    prepare: Prepare = bool,
+) -> dict[str, Any]:
     """
     Ask :mod:`sidecar_runtime.aws.chain` this question; return its answer.
+
+    Args:
+        prepare: Called with the configuration, before any service is asked.
 
     The child is killed when the fence is revoked, or after this many seconds, without
     those in which it waited for a CPU: with a hundredth of one, its imports take 20 s.
@@ -208,8 +234,15 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
         CredentialsError: It answers with an error, or not at all.
         CycleAbandoned: The fence was revoked meanwhile.
     """
-    said = child.Kept(is_head=True)
+    answer = dict[str, Any]()
     complaints = child.Kept()
+
+    def take(line: str) -> None:
+        part = json.loads(line)
+        answer.update(part)
+        if "region" in part:
+            prepare(AwsConfig(**part))
+
     try:
         process = EARLY.pop() if EARLY else start_child()
         assert process.stdin is not None
@@ -222,8 +255,10 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
             if time.monotonic() - waited_seconds(process.pid) > until:
                 raise child.DeadlinePassed
 
-        child.attend(process, fence, math.inf, (said, complaints), watch)
-        answer: dict[str, Any] = json.loads(said.data)
+        hears = child.Lines(take), complaints
+        # After a part of its answer, something may still end it.
+        if child.attend(process, fence, math.inf, hears, watch) != 0:
+            raise ValueError
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"
     except OSError as error:  # out of memory, or the process limit is reached

@@ -106,7 +106,6 @@ def _check_source(settings: Settings, client: S3Client) -> State | None:
             identity or "not reported by STS; not fatal",
         )
         part = "source"
-        client.begin_cycle(fence)
         read = _read_release if settings.source_kind == "release" else _read_listing
         return asyncio.run(read(settings, client, fence))
     except SidecarError as error:

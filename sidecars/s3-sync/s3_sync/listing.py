@@ -85,7 +85,7 @@ class ListingSource:
                 the prefix is empty.
             CycleAbandoned: The fence was revoked.
         """
-        self._client.begin_cycle(fence)
+        await self._client.begin_cycle(fence)
         settings = self._settings
         pages = dict[bytes, Page]()
         target_bytes = len(settings.dest_path.encode())

@@ -112,8 +112,10 @@ def _serve() -> None:
     answer = credentials.ask_child
     asked: dict[str, dict[str, Any]] = {}
 
-    def ask_once(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
-        return asked.get(question) or answer(question, seconds, fence)
+    def ask_once(
+        question: str, seconds: float, fence: Fence, prepare: Any = bool
+    ) -> dict[str, Any]:
+        return asked.get(question) or answer(question, seconds, fence, prepare)
 
     credentials.ask_child = ask_once
     while order := _read():

@@ -115,6 +115,9 @@ class LoopbackServer:
     Args:
         tls: serve HTTPS with this context; None = plain HTTP.
         host: a loopback address or name.
+
+    Attributes:
+        connections: how many it has accepted.
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class LoopbackServer:
         self._rules: list[_Rule] = []
         self._changed = threading.Condition()
         self._released = threading.Event()
-        self._connections = 0
+        self.connections = 0
         self._http: _Server | None = None
         # Reserves the port from the first start to the end, even while the server is
         # stopped.
@@ -247,8 +250,8 @@ class LoopbackServer:
 
     def _count_connection(self) -> int:
         with self._changed:
-            self._connections += 1
-            return self._connections
+            self.connections += 1
+            return self.connections
 
     def _record(self, request: Request) -> Fault:
         """

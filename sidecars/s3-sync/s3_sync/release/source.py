@@ -77,7 +77,7 @@ class ReleaseSource:
             key: max(self._seen.get(key, 0), seen.get(key, 0)) for key in trusted
         }
         if revision is None:
-            self._client.begin_cycle(fence)
+            await self._client.begin_cycle(fence)
             revision = (await self._poll()).revision
         if self._manifest is None or self._manifest.revision != revision:
             self._manifest = await self._read_manifest(revision, fence)
@@ -117,7 +117,7 @@ class ReleaseSource:
             CycleAbandoned: The fence was revoked.
         """
         manifest: Manifest = state.detail
-        self._client.begin_cycle(fill.fence)
+        await self._client.begin_cycle(fill.fence)
         files = manifest.files
         adopt = fill.tree.adopt
         missing = [
@@ -218,7 +218,7 @@ class ReleaseSource:
     # --- manifest and bundle
 
     async def _read_manifest(self, revision: str, fence: Fence) -> Manifest:
-        self._client.begin_cycle(fence)
+        await self._client.begin_cycle(fence)
         with self._reading(
             form.manifest_key(revision),
             "It was pruned, or never published: publish its content again, or use another "

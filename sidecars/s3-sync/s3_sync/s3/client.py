@@ -24,6 +24,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
@@ -134,20 +135,38 @@ class S3Client:
         # The requests without an answer, the oldest first.
         self._asked: list[Get] = []
 
-    def begin_cycle(self, fence: Fence) -> None:
+    async def begin_cycle(self, fence: Fence) -> None:
         """
         Ensure valid credentials; keep connections if the configuration has not changed.
+
+        While a service is asked for credentials, the first connection is opened: a pod
+        with a role would otherwise wait for both.
 
         Raises:
             SidecarError: There are no credentials, or the configuration is not usable.
             CycleAbandoned: The fence was revoked.
         """
         self._fence = fence
-        access = self.chain.current(fence)
+        loop = asyncio.get_running_loop()
+
+        def begin(config: AwsConfig) -> None:
+            with suppress(S3Error):  # raised again below
+                self._use((ANONYMOUS, config))
+
+        def prepare(config: AwsConfig) -> None:
+            loop.call_soon_threadsafe(begin, config)
+
+        current = self.chain.current
+        if self.chain.is_due:
+            self._use(await asyncio.to_thread(current, fence, prepare))
+        else:
+            self._use(current(fence))
+
+    def _use(self, access: tuple[Credentials, AwsConfig]) -> None:
         is_kept = self._pool is not None and access[1] == self._access[1]
         self._access = access
         if not is_kept:
-            self._move(None)
+            self._move(None).prepare()
 
     @property
     def is_aws(self) -> bool:
@@ -321,17 +340,17 @@ class S3Client:
             self._access = self.chain.current(self._fence)[0], self._access[1]
         return self._access[0] != used
 
-    def _move(self, bucket_region: str | None) -> None:
+    def _move(self, bucket_region: str | None) -> Pool:
         """
         Switch to another configuration, or to the bucket's region; the host is always
         derived here, never taken from S3.
         """
-        config = self._access[1]
         self.close()
         self._pool = None
-        self._pool = Pool(
-            locate(self._bucket, config, bucket_region), partial(read_trust, config)
-        )
+        config = self._access[1]
+        address = locate(self._bucket, config, bucket_region)
+        self._pool = Pool(address, partial(read_trust, config))
+        return self._pool
 
 
 class _Again(Exception):

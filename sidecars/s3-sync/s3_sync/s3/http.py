@@ -183,6 +183,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._heard_at = self._loop.time()
+        self.is_usable = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -350,6 +352,7 @@ class Pool:
         self._read_trust = read_trust
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
+        self._coming: asyncio.Future[Connection] | None = None
         self._where = f"{address.host}:{address.port}"
         if address.proxy:
             self._where = f"the proxy {without_password(address.proxy)}"
@@ -388,19 +391,24 @@ class Pool:
             headers = {**headers, **_login_of(address.proxy)}
         head = _head("GET", path, headers)
         ends_at = time.monotonic() + seconds
+        if self._coming is not None:
+            await asyncio.wait([self._coming])
         while True:
             kept = self._idle.pop() if self._idle else None
             if kept and not (kept.is_usable and kept.idle_seconds < KEEP_SECONDS):
                 kept.close()
                 continue
             connection = kept or await self._open()
+            # A prepared one is as good as new.
+            is_reused = connection.has_begun
             try:
                 left_seconds = ends_at - time.monotonic()
                 answer = await connection.request(
                     head, sink, left_seconds, is_part=is_part
                 )
             except WireError:
-                if kept is None or kept.has_begun or time.monotonic() >= ends_at:
+                is_late = time.monotonic() >= ends_at
+                if not is_reused or connection.has_begun or is_late:
                     raise
                 # The server closed it, or a firewall forgot it, and probably the others
                 # as well.
@@ -410,10 +418,25 @@ class Pool:
                 self._idle.append(connection)
             return answer
 
+    def prepare(self) -> None:
+        """
+        Begin to open a connection for the first request; if that fails, the request
+        tries it again, and tells.
+        """
+        self._coming = asyncio.ensure_future(self._open())
+        self._coming.add_done_callback(self._keep)
+
+    def _keep(self, coming: asyncio.Future[Connection]) -> None:
+        self._coming = None
+        if not coming.cancelled() and coming.exception() is None:
+            self._idle.append(coming.result())
+
     def close(self) -> None:
         """
         Close the idle connections.
         """
+        if self._coming is not None:
+            self._coming.cancel()
         while self._idle:
             self._idle.pop().close()
 

@@ -26,7 +26,7 @@ from tests.support.aws.fake_aws import (
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.aws.s3_refusals import signed_by
 from tests.support.daemon import Daemon, Settings
-from tests.support.http.loopback import dead_endpoint
+from tests.support.http.loopback import Exchange, dead_endpoint
 from tests.support.machine.clocks import set_clock
 from tests.support.s3_sync.scripted import FILES, published
 from tests.support.waiting import wait_until
@@ -85,6 +85,24 @@ def test_syncs_with_irsa_and_hides_its_secrets(
     )
     assert_hides(daemon, *secrets)
     assert len(sts.seen(ASSUME)) == 1
+
+
+def test_connects_to_s3_while_sts_is_asked(
+    s3: FakeS3, start: StartDaemon, sts: FakeSts, irsa: Settings
+) -> None:
+    accept(s3, sts.credentials)
+    connected = []
+
+    def answer_late(exchange: Exchange) -> None:
+        wait_until(lambda: s3.connections == 1, "a connection", 10)
+        connected.append(len(s3.requests))
+        exchange.send(exchange.good())
+
+    sts.inject(answer_late, times=1)
+    start(irsa).until_synced()
+
+    assert [0] == connected
+    assert 1 == s3.requests[0].connection
 
 
 @pytest.mark.parametrize(
