@@ -46,9 +46,9 @@ _TRY_AGAIN = 75
 _FIRST_OF_SHELLS = 126
 
 # "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python
-# traceback.
+# traceback. The text is hostile: each line is read once.
 _PLACE = re.compile(r"^([^\s:][^:\n]*):(\d{1,9})(?::\d+)?:?[ \t]+(\S.*)$", re.MULTILINE)
-_FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d{1,9})\b', re.MULTILINE)
+FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d{1,9})\b', re.MULTILINE)
 
 log = get_logger("gate")
 
@@ -258,7 +258,7 @@ def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
     frames = [
         (*frame.groups(), problem)
-        for frame in _FRAME.finditer(said)
+        for frame in FRAME.finditer(said)
         if is_file(frame[1])
     ]
     found = [

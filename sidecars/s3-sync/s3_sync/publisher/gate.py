@@ -18,11 +18,17 @@ from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError, counted
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
+from sidecar_runtime.gate.gate import (
+    FRAME,
+    Check,
+    Finding,
+    Gate,
+    IsFile,
+    Undecided,
+    make_gate,
+)
 
 NAMED = 20
-# A frame of a traceback.
-FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 RUNNER = Path(__file__).with_name("airflow_runner.py")
 # The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the
 # database.
@@ -145,8 +151,9 @@ def broken_file(path: str, trace: str) -> Finding:
     """
     Return an error of Airflow with the last line of its file in the traceback.
     """
-    frames = FRAME.finditer(trace)
     lines = [
-        int(one["line"]) for one in frames if f"/{one['path']}".endswith(f"/{path}")
+        int(line)
+        for place, line in FRAME.findall(trace)
+        if f"/{place}".endswith(f"/{path}")
     ]
     return Finding(path, lines[-1] if lines else None, trace.strip())

@@ -82,12 +82,16 @@ def test_waits_although_the_server_is_busy_and_its_progress_cannot_be_written(
 def test_an_import_error_that_a_release_brings_fails_with_file_line_and_traceback(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
-    """Those from before do not count, unless it was published before, too."""
+    """
+    Those from before do not count, unless it was published before, too. What the author
+    of a DAG writes into one takes no quadratic time, and is no line of the file.
+    """
     airflow.break_file("old.py", STACK)
     airflow.show("a", make_release(B).revision)
     site.publish(B, "--wait")
 
-    other = STACK.replace("lost", "gone\x1b[31m")
+    frame = f'\n  File "b.py", line {"9" * 5_000}\n'
+    other = STACK.replace("lost", f"gone\x1b[31m{frame}" + "\n" * 500_000 + "x")
     airflow.inject(
         first(lambda: airflow.break_file("b.py", other)), of("/dags"), times=1
     )
