@@ -5,7 +5,7 @@ The roles file: its mistakes, its DAGs, and what it wants of the tables.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 from docs.__main__ import ROOT
 from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
 from sync_perm.roles_file import (
+    MOST_BYTES,
     Document,
     RoleFile,
     check_glob,
@@ -261,6 +262,26 @@ def said(file: RoleFile) -> list[str]:
         file.refresh()
         file.compare(tables(), {})
     return [line["event"] for line in logs]
+
+
+@pytest.mark.parametrize(
+    ("plant", "problem"),
+    [
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda path: path.write_bytes(b"#" * (MOST_BYTES + 1)), "it has 1048577 bytes"),
+    ],
+)
+def test_what_cannot_be_a_roles_file_is_not_read(
+    tmp_path: Path, plant: Callable[[Path], object], problem: str
+) -> None:
+    """A pipe would never end, nor would a device."""
+    path = tmp_path / "roles.yaml"
+    plant(path)
+    file = RoleFile(str(path))
+
+    said(file)
+    assert [problem] == [one.problem for one in file.mistakes]
 
 
 def test_an_accepted_file_is_read_again_and_each_mistake_is_logged_once(

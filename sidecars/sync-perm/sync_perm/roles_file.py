@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from sidecar_runtime.errors import SidecarError, printable
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import read_file
 from sync_perm.compare import (
     ADMIN,
     DEFAULT_ROLES,
@@ -35,6 +35,8 @@ from sync_perm.compare import (
 )
 from sync_perm.reasons import failure
 
+MOST_BYTES = 1 << 20
+"""Of the file: as much as a ConfigMap can have."""
 WAYS = ("id", "tag", "owner", "folder")
 Defined = Grants
 """Role → the permissions that this Airflow defines for it."""
@@ -398,7 +400,7 @@ class RoleFile:
         before = self.revision
         self.revision = ""
         try:
-            data = Path(self.path).read_bytes()
+            data = read_file(self.path, MOST_BYTES, follow=True)
             self.revision = hashlib.sha256(data).hexdigest()[:12]
             if self.revision != before:
                 self.document = parse(data)
