@@ -391,7 +391,7 @@ def download_parcel(store: Store, name: str, bundle: io.BufferedRandom) -> Parce
     manifest, data = read_manifest(store, revision)
     parcel = Parcel(manifest, data, bundle)
     key = form.bundle_key(manifest.bundle_sha256)
-    sha256 = store.download(key, bundle)
+    sha256 = store.download(key, manifest.bundle_bytes, bundle)
     if sha256 != manifest.bundle_sha256:
         why = f"its SHA-256 is {sha256}" if sha256 else "it does not exist"
         raise damaged(store, revision, f"{key}: {why}")

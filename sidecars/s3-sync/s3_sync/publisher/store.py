@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from botocore import exceptions
 from botocore.config import Config
 
 from s3_sync.reasons import S3Error
-from s3_sync.release.format import MANIFEST_LIMIT_BYTES
+from s3_sync.release.format import BLOCK_BYTES, MANIFEST_LIMIT_BYTES
 from s3_sync.release.signature import Keys
 from s3_sync.s3.http import Answer, WireError
 from s3_sync.s3.refusals import Operation, Refusal, Request, explain
@@ -141,16 +140,20 @@ class Store:
             etag = found.get("ETag", "").removeprefix("W/")
             return Content(body, etag)
 
-    def download(self, key: str, file: io.BufferedRandom) -> str | None:
+    def download(
+        self, key: str, size_bytes: int, file: io.BufferedRandom
+    ) -> str | None:
         """
         Download an object into a file; return its SHA-256, or None if it does not
-        exist.
+        exist. Of a longer one the rest is not read: it may be endless.
         """
         with self._explaining("get", key):
             found = self._get(key)
             if found is None:
                 return None
-            shutil.copyfileobj(found["Body"], file)
+            body = found["Body"]
+            while file.tell() <= size_bytes and file.write(body.read(BLOCK_BYTES)):
+                pass
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
 

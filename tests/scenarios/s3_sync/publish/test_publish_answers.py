@@ -14,6 +14,7 @@ from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import forbid_missing, is_write
 from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Fault, Request
+from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.signing import Key
 
@@ -84,6 +85,16 @@ def test_publishing_again_repairs_what_was_altered_without_another_size(
 
     assert ("published" if then else "unchanged") == site.publish(A)["result"]
     assert A == site.current()
+
+
+def test_of_a_bundle_no_more_is_downloaded_than_its_manifest_states(site: Site) -> None:
+    site.publish(A)
+    key = next(key for key in site.s3.objects if key.endswith(".zip"))
+    site.s3.put(key, site.s3.objects[key].body + bytes(8 << 20))
+    with small_volume(site.folder / "volume", "4m") as volume:
+        site.environment["TMPDIR"] = str(volume)
+
+        site.fails("release_damaged", "rollback", site.turns()[-1])
 
 
 @pytest.mark.parametrize("part", [".zip", ".json.gz"])
