@@ -8,12 +8,19 @@ import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 from hypothesis import example, given
 
+from git_sync_wrapper.engine import Engine
+from git_sync_wrapper.options import read_options
 from git_sync_wrapper.snapshot import LIST_MARKS, read_record, read_rows
 from git_sync_wrapper.snapshot import damaged as differing
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.snapshots import opened
+from tests.support.raising import raised
 from tests.support.strangers import damaged
 
 COMMIT = "1" * 40
@@ -45,6 +52,25 @@ def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
     assert published.commit == COMMIT
     assert math.isfinite(published.published_at or 0)
     assert all(type(n) is int for row in found.values() for n in row)
+
+
+def test_no_mark_of_ours_is_read_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "failed").write_text("remote_timeout theirs")
+    (outside / "FETCH_HEAD").write_text("1\t\ttag 'v1' of https://git.example.com")
+    root = tmp_path / "root"
+    (root / ".git-sync").mkdir(parents=True)
+    for name in (".git-sync/.git", ".snapshots"):
+        (root / name).symlink_to(outside)
+    environ = {"GITSYNC_REPO": "https://git.example.com", "GITSYNC_ROOT": str(root)}
+    git: Any = Mock()
+    git.following.side_effect = SidecarError("git_sync_failed", "it failed")
+    engine = Engine("git-sync", read_options([], environ), git)
+
+    assert not engine.is_hash_or_tag
+    raised(SidecarError, engine.run, Fence())
+    assert "git_sync_failed " == (root / ".snapshots/failed").read_text()
 
 
 def test_a_list_of_more_rows_than_a_legal_one_can_have_says_nothing(

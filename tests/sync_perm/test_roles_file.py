@@ -269,7 +269,10 @@ def said(file: RoleFile) -> list[str]:
     [
         (os.mkfifo, "not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-        (lambda path: path.write_bytes(b"#" * (MOST_BYTES + 1)), "it has 1048577 bytes"),
+        (
+            lambda path: path.write_bytes(b"#" * (MOST_BYTES + 1)),
+            "it has 1048577 bytes",
+        ),
     ],
 )
 def test_what_cannot_be_a_roles_file_is_not_read(

@@ -192,6 +192,19 @@ def git_file(git: Path, outside: Outside) -> None:
     git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
 
 
+def above(git: Path, outside: Outside) -> None:
+    """
+    Plant a repository around the work folder, which it says is its own.
+    """
+    shutil.rmtree(git)
+    root = git.parent.parent
+    subprocess.run(["git", "init", "-q", root], check=True)
+    config('[core]\n\tworktree = ../.git-sync\n[filter "x"]\n\tsmudge = {program}\n')(
+        root / ".git", outside
+    )
+    (root / ".git/info/attributes").write_text("* filter=x\n")
+
+
 def folders(git: Path, _: Outside) -> None:
     """
     Plant a path that is much longer than the kernel accepts.
@@ -229,6 +242,7 @@ WRITTEN_AGAIN: dict[str, Plant] = {
     "programs": config(PROGRAMS),
     "places": config(PLACES),
     "a path without end": folders,
+    "a repository above": above,
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
