@@ -192,17 +192,13 @@ def git_file(git: Path, outside: Outside) -> None:
     git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
 
 
-def above(git: Path, outside: Outside) -> None:
+def above(git: Path, _: Outside) -> None:
     """
-    Plant a repository around the work folder, which it says is its own.
+    Plant a repository around the work folder, which is its worktree.
     """
     shutil.rmtree(git)
-    root = git.parent.parent
-    subprocess.run(["git", "init", "-q", root], check=True)
-    config('[core]\n\tworktree = ../.git-sync\n[filter "x"]\n\tsmudge = {program}\n')(
-        root / ".git", outside
-    )
-    (root / ".git/info/attributes").write_text("* filter=x\n")
+    places = (f"--git-dir={git.parent.parent}/.git", f"--work-tree={git.parent}")
+    subprocess.run(["git", *places, "init", "-q"], check=True)
 
 
 def folders(git: Path, _: Outside) -> None:
