@@ -112,6 +112,8 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
             "2: (file): is not plain YAML: has an alias, or is nested",
         ),
         ("roles: {}\n# \udcff", "2: (file): is not plain YAML: invalid leading UTF-8"),
+        # of a terminal
+        ('roles: {a: {permissions: ["\\e[2J"]}}', "permissions[0]: '\\x1b[2J' is not"),
     ],
 )
 def test_reports_each_kind_of_mistake(text: str, expected: str) -> None:
@@ -119,13 +121,6 @@ def test_reports_each_kind_of_mistake(text: str, expected: str) -> None:
 
     assert [] == [one for one in found.mistakes if expected not in str(one)]
     assert found.mistakes
-
-
-def test_escapes_terminal_control_characters_in_messages() -> None:
-    (found,) = mistakes('roles: {a: {permissions: ["\\e[2J"]}}')
-
-    assert "\\x1b[2J" in found
-    assert "\x1b" not in found
 
 
 def test_aliases_of_aliases_are_refused_before_they_are_followed() -> None:
@@ -265,15 +260,16 @@ def said(file: RoleFile) -> list[str]:
 
 
 def test_what_cannot_be_a_roles_file_is_not_read(tmp_path: Path) -> None:
-    """A pipe would never end, nor would a device."""
-    large = tmp_path / "large"
-    large.write_bytes(bytes(MOST_BYTES + 1))
-    os.mkfifo(tmp_path / "pipe")
-    files = [RoleFile(str(path)) for path in (large, tmp_path / "pipe")]
+    path = tmp_path / "roles.yaml"
+    file = RoleFile(str(path))
+    os.mkfifo(path)
+    said(file)
+    assert "not a regular file" in str(file.problem)
 
-    assert [["roles_file_refused"]] * 2 == list(map(said, files))
-    problems = [str(file.problem) for file in files]
-    assert "has 1048577 bytes" in problems[0] and "not a regular file" in problems[1]
+    path.unlink()
+    path.write_bytes(bytes(MOST_BYTES + 1))
+    said(file)
+    assert "has 1048577 bytes" in str(file.problem)
 
 
 def test_an_accepted_file_is_read_again_and_each_mistake_is_logged_once(

@@ -189,6 +189,7 @@ def test_a_pointer_that_was_not_written_is_no_success_and_no_other_publisher(
     site.s3.inject(answer_with(answer), IS_POINTER)
 
     assert said in site.refuses(reason, B).err
+    site.refuses(reason, A, "--force")
     assert A == site.current()
 
 
