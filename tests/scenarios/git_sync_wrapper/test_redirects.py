@@ -99,6 +99,18 @@ def test_a_repository_that_moved_in_a_circle_is_refused(here: GitSite) -> None:
     assert "redirect_refused" == wrapper.wait_for_event("cycle_failed")["reason"]
 
 
+def test_a_submodule_that_moved_does_not_replace_the_repository(here: GitSite) -> None:
+    wrapper = here.publish()
+    shown = here.shown()
+    here.server.repository("other.git").commit({"other.py": "x = 1\n"})
+    here.server.inject(redirect(f"/other.git{REFS}"), match=is_of("library.git"))
+    library = here.server.url("library.git")
+    here.repository.commit_submodule("library", library, "1" * 40)
+
+    failed = wrapper.wait_for_event("cycle_failed", 30)
+    assert ("redirect_refused", shown) == (failed["reason"], here.shown())
+
+
 def test_only_the_same_server_may_name_another_address_and_never_http_for_https() -> (
     None
 ):
