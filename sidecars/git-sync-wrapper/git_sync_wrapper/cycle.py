@@ -227,7 +227,8 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        lacks = [" ".join(each) for each in engine.unfiltered(fence).items()]
+        unfiltered = engine.unfiltered(build.rows, fence)
+        lacks = [" ".join(each) for each in unfiltered.items()]
         if lacks:
             facts["unfiltered"] = lacks
             log.warning("filter_missing", revision=commit, paths=lacks)

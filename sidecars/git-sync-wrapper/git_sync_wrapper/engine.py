@@ -27,7 +27,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.snapshot import NAMED_PATHS
+from git_sync_wrapper.snapshot import NAMED_PATHS, Rows
 from git_sync_wrapper.work_folder import (
     CANDIDATE,
     GIT,
@@ -47,6 +47,7 @@ from sidecar_runtime.volume.snapshots import remove_tree
 PUBLISHED = "published"
 """The branch of the published commit."""
 INDEX = "restored"
+ATTRIBUTES = ".gitattributes"
 FAILED = "failed"
 """
 The reason of the last failure, so that one that repeats is known after a restart as
@@ -326,15 +327,23 @@ class Engine:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
 
-    def unfiltered(self, fence: Fence) -> dict[str, str]:
+    def unfiltered(self, rows: Rows, fence: Fence) -> dict[str, str]:
         """
         Return the first files of the checkout whose filter is set nowhere, and say so
         of each: they are as the server stores them, such as encrypted by git-crypt, or
         a pointer of Git LFS.
 
+        Args:
+            rows: All files of the checkout.
+
         Raises:
             CycleAbandoned: The fence was revoked.
         """
+        options = self._options
+        # Nearly no repository has filters, and to ask git costs as much as 200 files.
+        may_have = any(os.path.basename(path) == ATTRIBUTES for path in rows)
+        if not (may_have or options.git_config or options.sparse_checkout_file):
+            return {}
         fields = b""
         words = ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"]
         with suppress(GitFailed):
@@ -342,7 +351,7 @@ class Engine:
             words = ["check-attr", "-z", "--stdin", "filter"]
             fields = said and self._git.ask(words, self.worktree, fence, said)
         found = os.fsdecode(fields).split("\0")
-        known = {key.rpartition(".")[0] for key, _ in self._options.git_config}
+        known = {key.rpartition(".")[0] for key, _ in options.git_config}
         known |= {"filter.set", "filter.unset"}
         lacks = (
             (path, f"needs the filter {name}, which git has no program for")

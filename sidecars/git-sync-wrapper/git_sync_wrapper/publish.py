@@ -50,10 +50,12 @@ class Build(NamedTuple):
         name: The commit's hash, or with a number if that name is taken: names of
             snapshots are not used again while somebody may read them.
         changed: Its files that are not those of the published commit.
+        rows: All its files.
     """
 
     name: str
     changed: list[str]
+    rows: snapshot.Rows
 
 
 class Volume:
@@ -177,32 +179,30 @@ class Volume:
             self.compared(checkout) as (folder, shown),
         ):
             for name in copies:
-                rows = snapshot.read_rows(name + LIST, self.store) or {}
+                listed = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
-                    if snapshot.is_copy(folder, kept, rows):
-                        return Build(name, snapshot.changes(folder, shown))
+                    if snapshot.is_copy(folder, kept, listed):
+                        return Build(name, snapshot.changes(folder, shown), listed)
             name = commit
             number = 1
             while self.snapshots.has(name):
                 number += 1
                 name = f"{commit}.{number}"
             added: list[str] = []
+            rows: snapshot.Rows = {}
 
             def fill(new: int) -> None:
                 added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
-                write_own(
-                    name + LIST,
-                    json.dumps(snapshot.rows_of(new)).encode(),
-                    self.store,
-                    mode=0o664,
-                )
+                rows.update(snapshot.rows_of(new))
+                text = json.dumps(rows).encode()
+                write_own(name + LIST, text, self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
 
             self.snapshots.add(name, fill, fence)
             self._new = name
-        return Build(name, added)
+        return Build(name, added, rows)
 
     def show(
         self,
