@@ -46,6 +46,19 @@ NO_TLS = (
             "remote: fatal: unable to create file: No space left on device",
         ),
         ("server_error", "fatal: remote error: write: No space left on device"),
+        (
+            "server_error",
+            "error: No space left on device\nCould not read from remote repository.",
+        ),
+        # It chooses no reason where git itself names one.
+        (
+            "server_error",
+            "remote: git@x: Permission denied (publickey).\nfatal: early EOF",
+        ),
+        (
+            "name_unresolved",
+            "fatal: remote error: Host key verification failed\nfatal: no such host",
+        ),
         # Who can push a name fills no disk.
         (
             "git_sync_failed",
@@ -100,6 +113,13 @@ fatal: unable to access 'https://github.com/a/b.git/': The requested URL returne
 credentials_refused: IP allow list
 remote: The 'acme' organization has an IP allow list enabled, and yours is not in it.
 fatal: unable to access 'https://github.com/a/b.git/': The requested URL returned error: 403
+
+credentials_refused: secondary rate limit
+remote: You have exceeded a secondary rate limit. Please wait a few minutes.
+fatal: unable to access 'https://github.com/a/b.git/': The requested URL returned error: 403
+
+repository_not_found: error: 410
+fatal: unable to access 'https://git.example.com/a/b.git/': The requested URL returned error: 410
 
 credentials_refused: removed on August 13, 2021
 remote: Support for password authentication was removed on August 13, 2021.

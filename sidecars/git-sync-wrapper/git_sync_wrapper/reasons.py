@@ -125,8 +125,8 @@ REASONS = {
     ),
     "repository_not_found": Reason(
         "Check GITSYNC_REPO, and that these credentials may read it.",
-        r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
-        r"|[Rr]epository not found|The project you were looking for could not be found",
+        r"repository '.{,500}' not found|does not appear to be a git repository"
+        r"|returned error: 4(04|10)|[Rr]epository not found|The project you were looking for could not be found",
     ),
     "throttled": Reason(
         "If it keeps failing, check the git server. For a large fleet, set a longer period.",
@@ -227,6 +227,8 @@ KEPT = LOCAL | {
 
 SERVER = "remote: "
 RELAYED = (SERVER, "fatal: remote error: ")
+# Over ssh, a server's own errors have no prefix, and git adds this.
+_THEY_ENDED = "Could not read from remote repository"
 # Whoever can push chooses names.
 _NAMES = re.compile(r"(?<=\s)'.*'")
 _SUBMODULE = re.compile("submodule path '")
@@ -248,18 +250,33 @@ def explain(said: str, doing: str) -> SidecarError:
     Return the error for what git, ssh or git-sync said: what the server said first, the
     line that tells the cause, and whose it is.
     """
-    # git's own lines name the URL.
-    lines = sorted(said.splitlines(), key=lambda line: line.startswith(SERVER))
+    lines = said.splitlines()
+    theirs = [line for line in lines if line.startswith(RELAYED)]
+    own = [line for line in lines if not line.startswith(RELAYED)]
+    # A server may say anything: its words count where git itself names no cause.
+    reason, line = _cause(own) or _cause(theirs) or ("git_sync_failed", "")
+    if not line:
+        return failure(reason, f"{doing}: {_short(said) or 'no error message'}")
+    if reason == "target_full" and _THEY_ENDED in said:
+        reason = "server_error"
+    told = [x for x in theirs if x.startswith(SERVER) and x.isprintable()]
+    whose = [x for x in lines if _SUBMODULE.search(x)][-1:]
+    quoted = "\n".join(dict.fromkeys([*told, line, *whose]))
+    return failure(reason, f"{doing}: {_short(quoted)}")
+
+
+def _cause(lines: list[str]) -> tuple[str, str] | None:
+    """
+    Return the first reason of the table that a line names, and the line.
+    """
     for reason, one in REASONS.items():
         for line in lines if one.said else ():
-            text = _NAMES.sub("''", line) if reason in LOCAL else line
-            is_relayed = reason in LOCAL and line.startswith(RELAYED)
-            if not is_relayed and re.search(one.said, text, re.IGNORECASE):
-                told = [x for x in lines if x.startswith(SERVER) and x.isprintable()]
-                whose = [x for x in lines if _SUBMODULE.search(x)][-1:]
-                quoted = "\n".join(dict.fromkeys([*told, line, *whose]))
-                return failure(reason, f"{doing}: {_short(quoted)}")
-    return failure("git_sync_failed", f"{doing}: {_short(said) or 'no error message'}")
+            text = line
+            if reason in LOCAL:
+                text = "" if line.startswith(RELAYED) else _NAMES.sub("''", line)
+            if re.search(one.said, text, re.IGNORECASE):
+                return reason, line
+    return None
 
 
 def heard(report: str) -> str:
