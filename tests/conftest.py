@@ -70,7 +70,7 @@ class Counts:
     """
     permission_steps: int = _count(1, full=3)
     """Changes of the DAGs in each of these histories, each followed by a comparison."""
-    plants: int = _count(1, full=10)
+    plants: int = _count(1, full=12)
     """Kinds of files and links that are planted at each name on a volume."""
     planted_names: int = _count(4, full=20)
     """Names in each place of a volume at which they are planted."""

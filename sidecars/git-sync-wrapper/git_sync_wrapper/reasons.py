@@ -126,7 +126,8 @@ REASONS = {
     "repository_not_found": Reason(
         "Check GITSYNC_REPO, and that these credentials may read it.",
         r"repository '.{,500}' not found|does not appear to be a git repository"
-        r"|returned error: 4(04|10)|[Rr]epository not found|The project you were looking for could not be found",
+        r"|returned error: 4(04|10)|[Rr]epository not found"
+        r"|The project you were looking for could not be found",
     ),
     "throttled": Reason(
         "If it keeps failing, check the git server. For a large fleet, set a longer period.",

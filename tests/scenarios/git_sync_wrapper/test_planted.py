@@ -72,8 +72,19 @@ def plant_strangers_folder(path: Path, _: Canary) -> None:
     os.chown(path, STRANGER, 0)
 
 
+def plant_unreadable(path: Path, _: Canary) -> None:
+    path.write_text("planted")
+    path.chmod(0)
+
+
+def plant_rubbish(path: Path, _: Canary) -> None:
+    path.write_bytes(bytes(range(256)) * 300)
+
+
 KINDS: dict[str, Callable[[Path, Canary], None]] = {
     **PLANTS,
+    "unreadable file": plant_unreadable,
+    "rubbish": plant_rubbish,
     "link to a repository": lambda path, canary: path.symlink_to(
         canary.folder / "repository/.git"
     ),
