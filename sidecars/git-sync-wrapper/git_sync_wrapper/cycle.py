@@ -100,7 +100,7 @@ class Session:
             try:
                 return self._as_holder(volume, fence)
             except SidecarError as error:
-                if error.reason != "target_full":
+                if error.reason != "target_full" or volume.is_link_full:
                     raise
                 # git-sync does not recover from a full volume: an incomplete checkout
                 # stays. So its repository goes first, because it collects garbage by

@@ -73,6 +73,8 @@ class Volume:
         self._fsync = settings.fsync
         self._new = ""
         """What was made last, which nobody may have seen."""
+        self.is_link_full = False
+        """Whether the link has a volume of its own, which is full."""
         folder, link = os.path.split(options.link)
         store = os.path.join(options.root, STORE)
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
@@ -255,9 +257,14 @@ class Volume:
                 )
 
     def _swap(self, name: str, fence: Fence) -> None:
-        with explained(f"cannot swap the link {self._options.link}"):
-            _move_aside(self._options.link)
-            self.snapshots.show(name, fence)
+        try:
+            with explained(f"cannot swap the link {self._options.link}"):
+                _move_aside(self._options.link)
+                self.snapshots.show(name, fence)
+        except SidecarError as error:
+            devices = {os.fstat(n).st_dev for n in (self.snapshots.root, self.store)}
+            self.is_link_full = error.reason == "target_full" and len(devices) > 1
+            raise
 
     # --- older ones
 

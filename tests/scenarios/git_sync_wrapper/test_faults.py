@@ -6,7 +6,9 @@ error quotes what is wrong.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -264,3 +266,21 @@ def test_a_private_folder_without_room_is_named(here: GitSite) -> None:
         (folder / "full").write_bytes(bytes(4096))
 
         check(here.wrapper(TMPDIR=str(folder)), "private_folder_failed", "No space")
+
+
+def test_a_full_volume_of_the_link_alone_drops_no_kept_commit(here: GitSite) -> None:
+    with small_volume(here.root / "links", "16k,nr_inodes=9") as folder:
+        wrapper = here.wrapper(GITSYNC_LINK="links/repo")
+        wrapper.wait_until_ready()
+        first = os.path.realpath(folder / "repo")
+        here.repository.commit({"dag.py": "x = 2\n"})
+        wrapper.wait_for(
+            lambda: first != os.path.realpath(folder / "repo"), "the next one"
+        )
+        with suppress(OSError):
+            for number in range(9):
+                (folder / f"{number}").touch()
+        here.repository.commit({"dag.py": "x = 3\n"})
+        wrapper.wait_for_event("cycle_failed", reason="target_full")
+
+        assert os.path.isdir(first), wrapper.log()[-4000:]
