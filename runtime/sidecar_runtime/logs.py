@@ -12,7 +12,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -98,10 +98,6 @@ class Formatter(logging.Formatter):
         return self._render(event)
 
 
-def _for_programs(event: dict[str, Any]) -> str:
-    return json_text(event, default=repr)
-
-
 def _for_people() -> Callable[[dict[str, Any]], str]:
     """
     Return what omits from a line what says little to people: the date, zeros. It
@@ -141,8 +137,10 @@ def configure(
     """
     out = stream if stream is not None else sys.stdout
     handler = UnblockedHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
-    is_for_people = for_people or out.isatty()
-    handler.setFormatter(Formatter(_for_people() if is_for_people else _for_programs))
+    render: Callable[[dict[str, Any]], str] = partial(json_text, default=repr)
+    if for_people or out.isatty():
+        render = _for_people()
+    handler.setFormatter(Formatter(render))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -151,23 +149,18 @@ def configure(
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
-class Logger:
+class Logger(logging.LoggerAdapter[logging.Logger]):
     """
     Logs events, with their facts as keywords.
     """
 
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
-        self.debug = partial(self._log, logging.DEBUG)
-        self.info = partial(self._log, logging.INFO)
-        self.warning = partial(self._log, logging.WARNING)
-        self.error = partial(self._log, logging.ERROR)
-        self.exception = partial(self.error, exc_info=True)
-
-    def _log(
-        self, level: int, event: str, /, *, exc_info: Any = None, **facts: object
-    ) -> None:
-        self._logger.log(level, event, exc_info=exc_info, extra={"facts": facts})
+    def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, Any]:
+        error = kwargs.pop("exc_info", None)
+        return msg, {"exc_info": error, "extra": {"facts": kwargs}}
 
 
-get_logger = Logger
+def get_logger(name: str) -> Any:
+    """
+    Return the logger with that name; Any, because facts may have any name.
+    """
+    return Logger(logging.getLogger(name))

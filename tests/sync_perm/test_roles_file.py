@@ -254,7 +254,7 @@ def test_schema_and_code_agree(value: Any, expected: bool) -> None:
 
 def said(file: RoleFile) -> list[str]:
     """Read the file, check it without the tables, and return the events."""
-    with mock.patch.object(logging.Logger, "log") as log:
+    with mock.patch.object(logging.LoggerAdapter, "log") as log:
         file.refresh()
         file.compare(tables(), {})
     return [call.args[1] for call in log.call_args_list]
