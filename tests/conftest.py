@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
@@ -25,6 +26,19 @@ os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 for _name in [name for name in os.environ if name.startswith("KRB5")]:
     del os.environ[_name]
 os.environ["KRB5_CONFIG"] = "/dev/null"
+
+_configure = structlog.configure
+
+
+def _configure_uncached(**settings: Any) -> None:
+    """
+    Configure structlog without its cache: later tests cannot capture the logs of a
+    cached logger.
+    """
+    _configure(**settings | {"cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_uncached  # type: ignore[assignment]
 
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 

@@ -1,8 +1,8 @@
 """
 The log stream: JSON lines on stdout, or structlog's readable form on a terminal.
 
-Records of libraries (APScheduler, botocore, asyncio) pass through the same formatter,
-so that every line of the container is valid JSON.
+Records of the standard library (APScheduler, botocore, asyncio) pass through the same
+renderer, so that every line of the container is valid JSON.
 """
 
 import logging
@@ -12,13 +12,32 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
-from contextlib import suppress
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any, TextIO
 
 from sidecar_runtime.errors import json_text, printable
+
+
+@contextmanager
+def _without_asyncio() -> Iterator[None]:
+    """
+    Keep an import from importing asyncio. structlog does for loggers of coroutines,
+    which no sidecar has: a fifth of all that a one-shot imports.
+    """
+    empty = ModuleType("asyncio")
+    used = sys.modules.setdefault("asyncio", empty)
+    yield
+    if used is empty:
+        del sys.modules["asyncio"]
+
+
+with _without_asyncio():
+    import structlog
+    from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
+    from structlog.stdlib import ProcessorFormatter
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 WAIT_SECONDS = 0.3
 KEPT_LINES = 500
@@ -75,47 +94,23 @@ class UnblockedHandler(logging.Handler):
             time.sleep(0.005)
 
 
-class Formatter(logging.Formatter):
+def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
-    Renders a record of any logger: first timestamp, level and event, for people who
-    read raw JSON.
+    Omit what says little to people: the date, zeros. Escape the traceback as the rest
+    is escaped.
     """
-
-    def __init__(self, render: Callable[[dict[str, Any]], str]) -> None:
-        super().__init__()
-        self._render = render
-
-    def format(self, record: logging.LogRecord) -> str:
-        event = {
-            "timestamp": f"{datetime.fromtimestamp(record.created, UTC):%FT%T.%fZ}",
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "facts", {}),
-            "logger": record.name,
-        }
-        if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
-        return self._render(event)
+    first = {"timestamp": event["timestamp"][11:19]}
+    trace = event.get("exception")
+    if trace:
+        first["exception"] = "\n".join(map(printable, trace.splitlines()))
+    return {name: value for name, value in event.items() if value} | first
 
 
-def _for_people() -> Callable[[dict[str, Any]], str]:
+def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
-    Return what omits from a line what says little to people: the date, zeros. It
-    escapes the traceback as the rest is escaped.
+    Put timestamp, level and event first, for people who read raw JSON.
     """
-    from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - 17 ms of each start
-
-    show = ConsoleRenderer(sort_keys=False, repr_native_str=True)
-
-    def render(event: dict[str, Any]) -> str:
-        shown = {name: value for name, value in event.items() if value}
-        shown["timestamp"] = event["timestamp"][11:19]
-        if "exception" in shown:
-            trace = shown["exception"].splitlines()
-            shown["exception"] = "\n".join(map(printable, trace))
-        return show(None, "", shown)
-
-    return render
+    return {**{key: event.pop(key) for key in ("timestamp", "level", "event")}, **event}
 
 
 def configure(
@@ -126,7 +121,7 @@ def configure(
     may_drop: bool = False,
 ) -> None:
     """
-    Send our lines and those of the standard library's logging to one stream.
+    Send structlog and the standard library's logging to one stream.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -136,31 +131,42 @@ def configure(
             not read.
     """
     out = stream if stream is not None else sys.stdout
-    handler = UnblockedHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
-    render: Callable[[dict[str, Any]], str] = partial(json_text, default=repr)
+    shared: list[Processor] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        TimeStamper(fmt="iso", utc=True),
+    ]
+    final: list[Processor] = [_for_programs, JSONRenderer(json_text)]
     if for_people or out.isatty():
-        render = _for_people()
-    handler.setFormatter(Formatter(render))
+        final = [
+            _for_people,
+            structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True),
+        ]
+    handler = UnblockedHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
+    final = [ProcessorFormatter.remove_processors_meta, format_exc_info, *final]
+    handler.setFormatter(ProcessorFormatter(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # APScheduler logs every trigger at INFO; the line of the cycle contains more.
     for chatty in ("apscheduler", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
-
-
-class Logger(logging.LoggerAdapter[logging.Logger]):
-    """
-    Logs events, with their facts as keywords.
-    """
-
-    def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, Any]:
-        error = kwargs.pop("exc_info", None)
-        return msg, {"exc_info": error, "extra": {"facts": kwargs}}
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
 
 
 def get_logger(name: str) -> Any:
     """
-    Return the logger with that name; Any, because facts may have any name.
+    Return the structlog logger with that name.
+
+    The return type is Any on purpose: structlog's lazy proxy has no static type.
     """
-    return Logger(logging.getLogger(name))
+    return structlog.stdlib.get_logger(name)

@@ -304,7 +304,6 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
         client,
         "apscheduler",
         "prometheus_client",
-        "structlog",
         "http.client",
         f"{sidecar}.check",
     )

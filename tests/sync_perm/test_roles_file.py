@@ -3,7 +3,6 @@ The roles file: its mistakes, its DAGs, and what it wants of the tables.
 """
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable
@@ -11,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
-from unittest import mock
 
 import jsonschema
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from docs.__main__ import ROOT
 from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
@@ -254,10 +253,10 @@ def test_schema_and_code_agree(value: Any, expected: bool) -> None:
 
 def said(file: RoleFile) -> list[str]:
     """Read the file, check it without the tables, and return the events."""
-    with mock.patch.object(logging.LoggerAdapter, "log") as log:
+    with capture_logs() as logs:
         file.refresh()
         file.compare(tables(), {})
-    return [call.args[1] for call in log.call_args_list]
+    return [line["event"] for line in logs]
 
 
 def test_what_cannot_be_a_roles_file_is_not_read(tmp_path: Path) -> None:

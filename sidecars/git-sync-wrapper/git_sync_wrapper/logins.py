@@ -22,18 +22,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from git_sync_wrapper.http_request import send
 from git_sync_wrapper.options import Options, split_url
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import PREFIX, Settings
-from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import read_file, write_file
+
+if TYPE_CHECKING:
+    from sidecar_runtime.aws.credentials import Chain
 
 PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
 CODECOMMIT = os.path.join(os.path.dirname(__file__), "codecommit.py")
@@ -284,6 +286,8 @@ class Logins:
         Add the helper that signs with the pod's AWS identity; a signature lasts for
         minutes.
         """
+        from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - only for AWS
+
         self._chain = self._chain or Chain()
         found, config = self._chain.current(fence)
         server = server_of(self._options.repo)
