@@ -141,12 +141,8 @@ def run(
             start_new_session=True,
         )
         _attended.add(process.pid)
-    before = fence.doing
-    fence.doing = f"{command.title or os.path.basename(command.argv[0])} runs"
-    try:
+    with fence.waiting(command.title or os.path.basename(command.argv[0])):
         return attend(process, fence, deadline_seconds, (out, err), watch)
-    finally:
-        fence.doing = before
 
 
 def attend(

@@ -3,7 +3,10 @@ The token that guards every publish, so that an abandoned cycle begins none.
 """
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from sidecar_runtime.errors import SidecarError
 
@@ -12,6 +15,20 @@ class CycleAbandoned(Exception):
     """
     The cycle was abandoned (timeout or shutdown); nothing more of it may be published.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    What a cycle waits for.
+
+    Args:
+        what: Such as ``git ls-remote of https://git.example.com``.
+        since: As Unix time.
+    """
+
+    what: str
+    since: float = field(default_factory=time.time)
 
 
 class Fence:
@@ -24,8 +41,8 @@ class Fence:
             progress.
 
     Attributes:
-        doing: The long step that the cycle is in, such as ``git-sync runs``; for whoever
-            asks why it takes so long.
+        step: What the cycle waits for, if it waits; for whoever asks why it takes so
+            long.
         blame: The failure that the cycle is waiting out, if it knows one: told instead
             of ``cycle_slow``, and of ``cycle_timeout`` when the cycle is abandoned.
 
@@ -38,7 +55,7 @@ class Fence:
     ) -> None:
         self.is_asked_for = is_asked_for
         self._in_flight_seconds = in_flight_seconds
-        self.doing = ""
+        self.step: Step | None = None
         self.blame: SidecarError | None = None
         self._lock = threading.Lock()
         self._revoked = threading.Event()
@@ -53,12 +70,27 @@ class Fence:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    @property
-    def step(self) -> str:
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
         """
-        What it is doing, to be put after a sentence; empty if that is not known.
+        A context in which the cycle waits for this.
         """
-        return f" ({self.doing})" if self.doing else ""
+        before = self.step
+        self.step = Step(what)
+        try:
+            yield
+        finally:
+            self.step = before
+
+    def told(self) -> str:
+        """
+        Return what it waits for, to be put after a sentence; empty if that is not known.
+        """
+        step = self.step
+        if step is None:
+            return ""
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step.since))
+        return f": since {since} it waits for {step.what}"
 
     @property
     def is_revoked(self) -> bool:

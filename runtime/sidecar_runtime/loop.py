@@ -120,7 +120,7 @@ class Running(NamedTuple):
     A cycle runs, and is abandoned at this time.
 
     Args:
-        slow_at: When it counts as slow; infinite once that is told.
+        slow_at: When it counts as slow.
         again: Who asked for another cycle meanwhile; it follows at once.
     """
 
@@ -379,16 +379,17 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        said = f"the running cycle takes longer than those before it{state.fence.step}"
+        said = f"the running cycle takes longer than those before it{state.fence.told()}"
         advice = (
             f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
             "line has the stack of what it waits on."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
         why = state.fence.blame or SidecarError("cycle_slow", said, advice)
+        before = self._health.slow.why
         self._health.slow = Standing(why, began_at)
-        self._state = state._replace(slow_at=float("inf"))
-        log.info("cycle_slow", **why.log_fields(), stack=self._worker.stack())
+        if before is None or before.reason != why.reason:  # else its next step
+            log.info("cycle_slow", **why.log_fields(), stack=self._worker.stack())
 
     def _abandon(self, fence: Fence) -> None:
         """
@@ -398,8 +399,8 @@ class Loop:
         stack = self._worker.stack()
         # A sidecar may allow its cycles more than the variable says.
         late = (
-            f"the cycle took longer than {self._settings.timeout_seconds:g} s{fence.step} "
-            "and was abandoned"
+            f"the cycle took longer than {self._settings.timeout_seconds:g} s "
+            f"and was abandoned{fence.told()}"
         )
         advice = (
             "The log's line cycle_abandoned says what it waits on. Or raise "
@@ -498,7 +499,7 @@ class Loop:
         if error is None:
             limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
             advice = f"Find out what the cycle waits on, or raise {limit}."
-            return GaveUp(reason, f"no cycle has ended in time{fence.step}", advice)
+            return GaveUp(reason, f"no cycle has ended in time{fence.told()}", advice)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
     # --- how a cycle is reported

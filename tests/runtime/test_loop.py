@@ -6,6 +6,7 @@ installed then.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -18,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import Fence, Step
 from sidecar_runtime.health import Health, Outcome, Readiness, Result, Standing
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.loop import Idle, Loop, Pace, Running, backoff_seconds
@@ -317,8 +318,10 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
         return one.health.slow.why is not None
 
     def is_slow(fence: Fence) -> Outcome:
-        fence.doing = "git-sync runs"
-        wait_until(is_told, "it is told")
+        with fence.waiting("an answer"):
+            wait_until(is_told, "it is told")
+        with fence.waiting("git-sync"):
+            wait_until(lambda: "git-sync" in str(one.health.slow.why), "the next step")
         endpoint = Endpoint(ABOUT, one.health, one.sidecar, one.metrics)
         assert (
             b'reason="cycle_slow",result="waiting"' in endpoint.answer("/metrics").body
@@ -331,7 +334,7 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
     one.until(2)
 
     (slow,) = log.events("cycle_slow")
-    assert "git-sync runs" in slow["error"]
+    assert re.search(r": since [\d-]+T[\d:]+Z it waits for an answer$", slow["error"])
     assert any("wait_until" in call for call in slow["stack"])
     assert ["cycle_slow"] == [one.why and one.why.reason for one in told]
     assert Standing() == one.health.slow
@@ -454,8 +457,8 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
     pace = QUICK._replace(liveness_grace_seconds=1.0, stuck_seconds=600.0)
 
     def hangs(fence: Fence) -> Outcome:
-        fence.doing = "it is asked"
-        fence.on_revoke(lambda: setattr(fence, "doing", ""))
+        fence.step = Step("its answer")
+        fence.on_revoke(lambda: setattr(fence, "step", None))
         hear(log, signal.SIGHUP)
         assert released.wait(60)
         with fence:
@@ -483,8 +486,9 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
     failed, stuck = log.events("cycle_failed")
     assert "cycle_timeout" == failed["reason"] == stuck["reason"]
     assert failed["advice"].endswith("Or raise X_TIMEOUT.")
-    late = "the cycle took longer than 0.5 s (it is asked) and was abandoned"
-    assert late == failed["error"]
-    assert f"{late}, and has not returned since" == stuck["error"]
+    late = "the cycle took longer than 0.5 s and was abandoned: since "
+    assert failed["error"].startswith(late)
+    assert failed["error"].endswith("Z it waits for its answer")
+    assert f"{failed['error']}, and has not returned since" == stuck["error"]
     (abandoned,) = log.events("cycle_abandoned")
     assert any("in hangs" in call or " hangs" in call for call in abandoned["stack"])

@@ -257,7 +257,9 @@ def ask_child(
 
         hears = child.Lines(take), complaints
         # After a part of its answer, something may still end it.
-        if child.attend(process, fence, math.inf, hears, watch) != 0:
+        with fence.waiting("the AWS credential chain"):
+            code = child.attend(process, fence, math.inf, hears, watch)
+        if code != 0:
             raise ValueError
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"

@@ -448,7 +448,7 @@ class Gate:
             self._environment(folder, revision),
             folder,
             given,
-            title="the gate",
+            title=f"the gate ({(self._settings.gate_command or ['syntax'])[0]})",
         )
         try:
             code = child.run(command, fence, seconds, said)

@@ -186,7 +186,9 @@ class Engine:
         ]
         try:
             command = child.Command(
-                [self._program, *options.arguments, *arguments], environ
+                [self._program, *options.arguments, *arguments],
+                environ,
+                title=f"git-sync of {self._git.repo}",
             )
             return child.run(
                 command,

@@ -235,8 +235,12 @@ class Git:
             **environ,
         }
         given |= configured(given, configs)
+        title = f"git {words[0]}"
+        if words[0] == "ls-remote":
+            title += f" of {self.repo}"
         try:
-            command = child.Command([self._options.git, *words], given, folder, told)
+            argv = [self._options.git, *words]
+            command = child.Command(argv, given, folder, told, title)
             limit = min(seconds, self._options.sync_timeout)
             code = child.run(command, fence, limit, said, complaints)
         except child.DeadlinePassed:

@@ -115,7 +115,8 @@ class Session:
             # Two passes at once lose grants on Airflow 2. The lock ends with this
             # connection, whoever dies; the address is read again, because a password
             # or token may have ended since we connected.
-            with closing(Database(self._of.source.read(fence))) as lock:
+            address = self._of.source.read(fence)
+            with closing(Database(address, fence=fence)) as lock:
                 # A standby or a lesser account: Airflow would log an error for each
                 # row, and succeed.
                 try_write(lock)
@@ -176,15 +177,15 @@ class Session:
 
         Servers, PgBouncer and networks end such connections, so nothing is wrong.
         """
-        fence.doing = "the database is asked"
         if self._database is not None:
+            self._database.fence = fence
             try:
                 return self._of.reader.fingerprint(self._database)
             except SidecarError as error:
                 if error.reason != "database_lost":
                     raise
                 self._database.close()
-        self._database = Database(self._of.source.read(fence))
+        self._database = Database(self._of.source.read(fence), fence=fence)
         return self._of.reader.fingerprint(self._database)
 
     def _look(self, fence: Fence) -> Look:

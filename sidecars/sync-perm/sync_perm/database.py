@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import DRIVERS, OF_DATABASE, Address
 from sync_perm.reasons import failure
 
@@ -32,6 +33,8 @@ CONNECT_SECONDS = 10
 # for a lock, PostgreSQL.
 ANSWER_SECONDS = 30
 QUERY_SECONDS = 25
+# Of a query that a cycle waits for.
+SHOWN_CHARACTERS = 80
 # The server frees the lock of a lost node after this time without a query. It is longer
 # than the limit for a query, so that a pass without a connection ends before another
 # pass starts.
@@ -100,11 +103,18 @@ class Database:
         SidecarError: The connection failed; the reason is the cause.
     """
 
-    def __init__(self, address: Address, query_seconds: int = QUERY_SECONDS) -> None:
+    def __init__(
+        self,
+        address: Address,
+        query_seconds: int = QUERY_SECONDS,
+        fence: Fence | None = None,
+    ) -> None:
         self.address = address
+        self.fence = fence or Fence()
+        """Of the cycle that asks; it is told what it waits for."""
         self.is_mysql = address.dialect == "mysql"
         self._connection: sqlalchemy.Connection | None = None
-        with self._explained():
+        with self._explained("connect"):
             driver = DRIVERS[address.dialect]
             options = _of_mysql if self.is_mysql else _of_postgresql
 
@@ -156,9 +166,10 @@ class Database:
         Raises:
             SidecarError: The query or the connection failed.
         """
-        with self._explained():
+        query = query.format_map(self._words)
+        with self._explained(f"answer {' '.join(query.split())[:SHOWN_CHARACTERS]}"):
             assert self._connection is not None
-            text = sqlalchemy.text(self._limit + query.format_map(self._words))
+            text = sqlalchemy.text(self._limit + query)
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
@@ -200,12 +211,14 @@ class Database:
             ) from None
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, doing: str) -> Iterator[None]:
         """
-        Convert the drivers' errors into failures with a reason.
+        Tell what is asked of the server, and convert the drivers' errors into failures
+        with a reason.
         """
         try:
-            yield
+            with self.fence.waiting(f"{self.address} to {doing}"):
+                yield
         except (SQLAlchemyError, OSError, ValueError) as error:
             cause: BaseException = getattr(error, "orig", None) or error
             reason = _reason_of(cause)

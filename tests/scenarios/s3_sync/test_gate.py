@@ -5,6 +5,7 @@ processes.
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -242,6 +243,9 @@ def test_sigterm_ends_a_hanging_command_and_all_its_processes(
     daemon = start(by_command("sh", "-c", hanging))
     wait_until(lambda: len(napping()) == 2, "the command hangs")
     assert daemon.is_alive()
+    slow = daemon.wait_for_event("cycle_slow")
+    assert re.search(r": since [\d-]+T[\d:]+Z it waits for the gate \(", slow["error"])
+    assert slow["error"] == daemon.status()["error"]
 
     assert 0 == daemon.terminate().code
     wait_until(lambda: not napping(), "all its processes are gone")

@@ -48,7 +48,7 @@ from s3_sync.s3.refusals import (
 )
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import ANONYMOUS, AwsConfig, Chain, Credentials
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import Fence, Step
 
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
@@ -133,7 +133,7 @@ class S3Client:
         self._pool: Pool | None = None
         self._fence = Fence()
         # The requests without an answer, the oldest first.
-        self._asked: list[Get] = []
+        self._asked: list[Step] = []
 
     async def begin_cycle(self, fence: Fence) -> None:
         """
@@ -239,22 +239,23 @@ class S3Client:
             ObjectMoved: The object does not exist.
             ObjectError, SourceError, WireError
         """
-        self._asked.append(what)
+        assert self._pool is not None
+        at = self._pool.address
+        place = f"{at.scheme}://{at.host_header}{at.base_path}"
+        asked = Step(f"{place} to {what.operation} {what.key!r}")
+        self._asked.append(asked)
         self._tell()
         try:
             return await self._get(what, receiver)
         finally:
-            self._asked.remove(what)
+            self._asked.remove(asked)
             self._tell()
 
     def _tell(self) -> None:
         """
         Say what the cycle waits for: of several requests, for that of the longest wait.
         """
-        self._fence.doing = "".join(
-            f"S3 is asked to {first.operation} {first.key!r}"
-            for first in self._asked[:1]
-        )
+        self._fence.step = self._asked[0] if self._asked else None
 
     async def _get(self, what: Get, receiver: Receiver | None) -> Answer:
         for attempt in range(ATTEMPTS - 1):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.git.git_sync import GitSite, corrupt
+from tests.support.http.faults import hang
 from tests.support.machine.volumes import small_volume
 from tests.support.waiting import wait_until
 
@@ -115,6 +116,16 @@ def test_a_link_without_room_fails_the_cycle_until_it_has_some(here: GitSite) ->
         (folder / "other").unlink()
         wait_until(lambda: newest == link.resolve().name, "the link shows it", 60)
         wrapper.kill()
+
+
+def test_a_server_that_never_answers_is_named_while_git_asks_it(here: GitSite) -> None:
+    wrapper = here.publish()
+    here.server.inject(hang())
+    slow = wrapper.wait_for_event("cycle_slow")
+
+    asked = f"Z it waits for git ls-remote of {here.server.url()}"
+    assert slow["error"].endswith(asked)
+    assert slow["error"] == wrapper.status()["error"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 S3 is down, refuses or throttles: the last good files stay, and the reason is reported.
 """
 
+import html
 import json
 from pathlib import Path
 
@@ -164,12 +165,14 @@ def test_a_change_that_fails_before_its_first_file_leaves_the_revision(
     assert (before["revision"], None) == (after["revision"], after.get("shortfall"))
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_an_endpoint_that_never_answers_is_a_timeout(
+def test_an_endpoint_that_never_answers_is_named_and_then_a_timeout(
     start: StartDaemon,
 ) -> None:
     with dead_endpoint() as endpoint:
         daemon = start({"AWS_ENDPOINT_URL": endpoint})
 
         daemon.wait_for(lambda: daemon.reason() == "cycle_slow", "it is told meanwhile")
+        said = daemon.status()["error"]
+        assert said.endswith(f"Z it waits for {endpoint}/dags-bucket to list 'dags/'")
+        assert html.escape(said) in daemon.get("/").body.decode()
         assert "request_timeout" == daemon.wait_for_event("cycle_failed")["reason"]
