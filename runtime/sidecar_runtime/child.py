@@ -183,6 +183,13 @@ def ending(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
+def last_line(said: str) -> str:
+    """
+    Return the last line of an output, which says why a program has failed.
+    """
+    return said.strip().rpartition("\n")[2].strip()
+
+
 def _readable(data: bytes) -> IO[bytes]:
     """
     Return an open file in memory, so that the program reads as much as it likes, when

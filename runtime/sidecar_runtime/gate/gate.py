@@ -254,7 +254,7 @@ def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
         return []
     if code < 0 or code == _TRY_AGAIN or code >= _FIRST_OF_SHELLS:
         raise _no_verdict("the gate's command", code, said)
-    problem = _last_line(said) or f"the command ended with {child.ending(code)}"
+    problem = child.last_line(said) or f"the command ended with {child.ending(code)}"
     places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
     frames = [
         (*frame.groups(), problem)
@@ -271,13 +271,9 @@ def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
 
 def _no_verdict(what: str, code: int, said: str) -> Undecided:
     return Undecided(
-        f"{what} ended with {child.ending(code)}: {_last_line(said) or 'no output'}",
+        f"{what} ended with {child.ending(code)}: {child.last_line(said) or 'no output'}",
         "Check its output and the container's memory limit.",
     )
-
-
-def _last_line(said: str) -> str:
-    return said.strip().rpartition("\n")[2].strip()
 
 
 # --- the gate

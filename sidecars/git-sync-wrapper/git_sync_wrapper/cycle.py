@@ -439,7 +439,7 @@ class Session:
             past.details["refused"] = refusal.facts()
         problem: SidecarError | None = None
         if not published.commit:
-            said = f"nothing is published yet{self._judge.why_nothing}"
+            said = f"{options.link} shows no commit{self._judge.why_nothing}"
             problem = failure("nothing_published", said)
         elif damage:
             problem = failure("files_damaged", damage)

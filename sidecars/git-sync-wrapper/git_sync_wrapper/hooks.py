@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,9 +25,17 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metric
+from sidecar_runtime.settings import without_password
+from sidecar_runtime.volume.files import read_file
 from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
+SHOWN_CHARACTERS = 200
+"""Of the last line of what a hook says."""
+SECRET_BYTES = 1 << 16
+# A shorter one would hide half of a sentence.
+SECRET_CHARACTERS = 4
+_SECRET = re.compile("PASS|SECRET|TOKEN|KEY|CRED|AUTH|URL|CONN|COOKIE", re.IGNORECASE)
 MOST_REDIRECTS = 10
 """As Go's client follows."""
 
@@ -39,13 +48,34 @@ class HookFailed(Exception):
 
     Args:
         why: The cause, in our words.
-        said: The output of the hook, or the system's error. Only for the log: it may
-            hold secrets.
+        said: The output of the hook, or the system's error.
     """
 
     def __init__(self, why: str, said: str = "") -> None:
+        said = without_secrets(said)
         super().__init__(f"{why}: {said}" if said else why)
-        self.why = why
+        last = child.last_line(said)[:SHOWN_CHARACTERS]
+        self.why = f"{why}: {last}" if last else why
+        """With the end of what it said."""
+
+
+def without_secrets(text: str) -> str:
+    """
+    Return a text without what the environment gives a hook by names such as TOKEN: the
+    values, and the content of the files that they name.
+    """
+    secrets = []
+    for name, value in os.environ.items():
+        if _SECRET.search(name):
+            secrets.append(value)
+            with suppress(OSError):
+                secrets.append(read_file(value, SECRET_BYTES, follow=True).decode())
+    text = without_password(text)
+    # the longest first, because it may contain another one
+    for secret in sorted(map(str.strip, secrets), key=len, reverse=True):
+        if len(secret) >= SECRET_CHARACTERS:
+            text = text.replace(secret, "***")
+    return text
 
 
 class Hook(NamedTuple):
@@ -84,7 +114,8 @@ def exechook(options: Options) -> list[Hook]:
             raise HookFailed(f"it cannot be started: {error.strerror}") from None
         if code != 0:
             raise HookFailed(f"it ended with {child.ending(code)}", str(said))
-        log.debug("hook_said", hook="exechook", output=str(said))
+        output = without_secrets(str(said))
+        log.debug("hook_said", hook="exechook", output=output)
 
     return [Hook("exechook", run, options.exechook_backoff, threading.Lock())]
 

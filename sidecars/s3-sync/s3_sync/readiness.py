@@ -31,7 +31,7 @@ def readiness(
         return Readiness(
             problem=failure(
                 "nothing_published",
-                "nothing is published yet that fits the settings here",
+                "nothing is published that fits the settings here",
             )
         )
     if published.damaged:
@@ -70,11 +70,11 @@ def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
     path = settings.dest_path
     try:
         published = read_outside(settings).published
-    except FileNotFoundError:  # no folder, or nothing of s3-sync in it
-        found = readiness(None)
     except OSError as error:
         said = f"{path} cannot be read: {error.strerror}"
         found = Readiness(problem=failure("target_unreadable", said))
+        if isinstance(error, FileNotFoundError) and os.path.isdir(path):
+            found = readiness(None)  # nothing of s3-sync is in it
     else:
         current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
         is_seen = (

@@ -66,9 +66,7 @@ def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     event = wrapper.wait_for_event("fallback_unusable")
 
     assert (pinned, "pinned") == (event["revision"], event["reason"])
-    said = (
-        f"nothing is published yet: the gate refuses {pinned}, which GITSYNC_REF pins"
-    )
+    said = f"{here.link} shows no commit: the gate refuses {pinned}, which GITSYNC_REF pins"
     wait_until(lambda: said == wrapper.status()["problem"], said)
     assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
 
