@@ -379,7 +379,9 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        said = f"the running cycle takes longer than those before it{state.fence.told()}"
+        said = (
+            f"the running cycle takes longer than those before it{state.fence.told()}"
+        )
         advice = (
             f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
             "line has the stack of what it waits on."
