@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
+from sidecar_runtime.errors import explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 TICK_SECONDS = 0.2
@@ -126,20 +127,24 @@ def run(
 
     Raises:
         OSError: The program cannot be started.
+        SidecarError: No program can be started: a limit of processes is reached.
         DeadlinePassed: It took too long.
         CycleAbandoned: The fence was revoked; then nothing is started, or the program
             was killed.
     """
     with _readable(command.given) as given, fence, _starting:
-        process = subprocess.Popen(
-            command.argv,
-            env=command.environ,
-            cwd=command.folder,
-            stdin=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                command.argv,
+                env=command.environ,
+                cwd=command.folder,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
+                start_new_session=True,
+            )
+        except BlockingIOError as error:  # it says nothing about this program
+            raise explain(error) from error
         _attended.add(process.pid)
     with fence.waiting(command.title or os.path.basename(command.argv[0])):
         return attend(process, fence, deadline_seconds, (out, err), watch)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.sync_perm.standin import StandIn
+from tests.scenarios.sync_perm.standin import CONN, StandIn, small
+from tests.support.airflow.databases import Postgres, run_server, skip_without_postgres
+from tests.support.airflow.permissions import add_role
 from tests.support.airflow.sync_perm import SYNC_PERM
 from tests.support.daemon import S3_SYNC, SidecarProcess
 from tests.support.git.git_sync import WRAPPER
@@ -64,10 +66,10 @@ def make() -> Iterator[Make]:
         words = settings.replace("FOLDER", str(folder)).split()
         given = dict(word.split("=", 1) for word in words)
         if program == SYNC_PERM:
-            url = "postgresql://airflow:a@127.0.0.1:1/airflow"
-            given = StandIn.make(folder / "airflow").environment(url, folder)
+            url = given.pop(CONN, "postgresql://airflow:a@127.0.0.1:1/airflow")
+            given |= StandIn.make(folder / "airflow").environment(url, folder)
         own = {
-            "INTERVAL": "1h",
+            "INTERVAL": given.pop("INTERVAL", "1h"),
             f"{prefix}_HTTP_BIND": "127.0.0.1:0",
             "TMPDIR": str(folder),
         }
@@ -76,6 +78,13 @@ def make() -> Iterator[Make]:
 
     yield made
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server() -> Iterator[Postgres]:
+    """A PostgreSQL of this test."""
+    skip_without_postgres()
+    yield from run_server(Postgres())
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar[1])
@@ -91,14 +100,33 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
         )
         after = len(daemon.events)
         daemon.sighup()
-        daemon.wait_for_event("cycle_failed", after=after)
+        failed = daemon.wait_for_event("cycle_failed", after=after)
 
+        # The others fail before they start anything.
+        assert (sidecar[0] == WRAPPER) == (failed["reason"] == "process_limit")
         for _ in range(3):
             answers = [daemon.get(path) for path in ("/healthz", "/readyz")]
             assert before == [answer.status for answer in answers]
             assert answers[1].json()["reason"]
         assert 200 == daemon.get("/metrics").status
         assert 200 == daemon.get("/").status
+
+
+def test_a_pass_without_a_process_for_airflow_says_so_and_goes_on_later(
+    make: Make, server: Postgres
+) -> None:
+    database = small(server)
+    with make(SYNC_PERM, "SYNC_PERM", f"{CONN}={database.url} INTERVAL=1s") as daemon:
+        daemon.wait_until_ready(60)
+        limited = [*NOBODY, "prlimit", f"--pid={daemon.pid}"]
+        subprocess.run([*limited, "--nproc=1:"], check=True)
+        add_role(database, "team")
+
+        daemon.wait_for(lambda: daemon.reason() == "process_limit", "it is told")
+        assert "podPidsLimit" in daemon.status()["advice"]
+        subprocess.run([*limited, "--nproc=4096:"], check=True)
+        daemon.wait_for(lambda: daemon.reason() is None, "it is over")
+        assert daemon.find_events("reason_ended", reason="process_limit")
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar[1])

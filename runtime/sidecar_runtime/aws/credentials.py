@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sidecar_runtime import child, proxies
 from sidecar_runtime.aws import EARLY, start_child
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
@@ -263,7 +263,10 @@ def ask_child(
             raise ValueError
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"
-    except OSError as error:  # out of memory, or the process limit is reached
+    except BlockingIOError as error:
+        limit = explain(error)
+        raise CredentialsError(limit.reason, limit.message, limit.advice) from error
+    except OSError as error:  # out of memory
         text = f"cannot start the credential chain: {error.strerror}"
     except ValueError:
         text = f"the credential chain failed: {str(complaints).rpartition(chr(10))[2]}"

@@ -110,8 +110,8 @@ def exechook(options: Options) -> list[Hook]:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
             raise HookFailed(f"it did not end within {seconds:g} s") from None
-        except OSError as error:
-            raise HookFailed(f"it cannot be started: {error.strerror}") from None
+        except (OSError, SidecarError) as error:
+            raise HookFailed(f"it cannot be started: {error}") from None
         if code != 0:
             raise HookFailed(f"it ended with {child.ending(code)}", str(said))
         output = without_secrets(str(said))

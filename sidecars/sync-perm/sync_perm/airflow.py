@@ -156,8 +156,8 @@ def ask(
         Its answer; ``failed``: why there is none.
 
     Raises:
-        SidecarError: The folder cannot be written, which says nothing about Airflow.
-        BlockingIOError: A limit of processes is reached, which does not, either.
+        SidecarError: The folder cannot be written, or a limit of processes is reached,
+            which says nothing about Airflow.
         CycleAbandoned: The fence was revoked, and Airflow killed.
     """
     if not python:
@@ -367,7 +367,7 @@ class Airflow:
             What it has done, also if it failed as a whole: see ``error``.
 
         Raises:
-            BlockingIOError: A limit of processes is reached.
+            SidecarError: A limit of processes is reached.
             CycleAbandoned: The fence was revoked.
         """
         report = Report(partial(address.redact, others=self.config.secrets()))
@@ -412,6 +412,8 @@ class Airflow:
                 report.is_synced = True
                 report.tried = dict.fromkeys(work.dags, "")
         except SidecarError as error:
+            if error.reason == "process_limit":  # Airflow has not failed
+                raise
             report.error = error  # beside what it had reported until then
         return report
 
