@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from sidecar_runtime.errors import SidecarError
 
@@ -17,18 +16,15 @@ class CycleAbandoned(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+def waits_for(what: str) -> str:
     """
-    What a cycle waits for.
+    Return what a cycle waits for from now on, to be put after a sentence.
 
     Args:
-        what: Such as ``git ls-remote of https://git.example.com``.
-        since: As Unix time.
+        what: Such as ``git ls-remote of https://git.example.com/dags.git``.
     """
-
-    what: str
-    since: float = field(default_factory=time.time)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return f": since {now} it waits for {what}"
 
 
 class Fence:
@@ -41,8 +37,8 @@ class Fence:
             progress.
 
     Attributes:
-        step: What the cycle waits for, if it waits; for whoever asks why it takes so
-            long.
+        step: What the cycle waits for, as :func:`waits_for` says it; for whoever asks
+            why it takes so long.
         blame: The failure that the cycle is waiting out, if it knows one: told instead
             of ``cycle_slow``, and of ``cycle_timeout`` when the cycle is abandoned.
 
@@ -55,7 +51,7 @@ class Fence:
     ) -> None:
         self.is_asked_for = is_asked_for
         self._in_flight_seconds = in_flight_seconds
-        self.step: Step | None = None
+        self.step = ""
         self.blame: SidecarError | None = None
         self._lock = threading.Lock()
         self._revoked = threading.Event()
@@ -76,21 +72,11 @@ class Fence:
         A context in which the cycle waits for this.
         """
         before = self.step
-        self.step = Step(what)
+        self.step = waits_for(what)
         try:
             yield
         finally:
             self.step = before
-
-    def told(self) -> str:
-        """
-        Return what it waits for, to be put after a sentence; empty if that is not known.
-        """
-        step = self.step
-        if step is None:
-            return ""
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step.since))
-        return f": since {since} it waits for {step.what}"
 
     @property
     def is_revoked(self) -> bool:

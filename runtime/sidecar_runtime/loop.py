@@ -379,9 +379,7 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        said = (
-            f"the running cycle takes longer than those before it{state.fence.told()}"
-        )
+        said = f"the running cycle takes longer than those before it{state.fence.step}"
         advice = (
             f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
             "line has the stack of what it waits on."
@@ -402,7 +400,7 @@ class Loop:
         # A sidecar may allow its cycles more than the variable says.
         late = (
             f"the cycle took longer than {self._settings.timeout_seconds:g} s "
-            f"and was abandoned{fence.told()}"
+            f"and was abandoned{fence.step}"
         )
         advice = (
             "The log's line cycle_abandoned says what it waits on. Or raise "
@@ -501,7 +499,7 @@ class Loop:
         if error is None:
             limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
             advice = f"Find out what the cycle waits on, or raise {limit}."
-            return GaveUp(reason, f"no cycle has ended in time{fence.told()}", advice)
+            return GaveUp(reason, f"no cycle has ended in time{fence.step}", advice)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
     # --- how a cycle is reported

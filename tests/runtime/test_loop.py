@@ -19,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
-from sidecar_runtime.fence import Fence, Step
+from sidecar_runtime.fence import Fence, waits_for
 from sidecar_runtime.health import Health, Outcome, Readiness, Result, Standing
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.loop import Idle, Loop, Pace, Running, backoff_seconds
@@ -457,8 +457,8 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
     pace = QUICK._replace(liveness_grace_seconds=1.0, stuck_seconds=600.0)
 
     def hangs(fence: Fence) -> Outcome:
-        fence.step = Step("its answer")
-        fence.on_revoke(lambda: setattr(fence, "step", None))
+        fence.step = waits_for("its answer")
+        fence.on_revoke(lambda: setattr(fence, "step", ""))
         hear(log, signal.SIGHUP)
         assert released.wait(60)
         with fence:

@@ -264,8 +264,7 @@ def ask_child(
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"
     except BlockingIOError as error:
-        limit = explain(error)
-        raise CredentialsError(limit.reason, limit.message, limit.advice) from error
+        raise explain(error) from error
     except OSError as error:  # out of memory
         text = f"cannot start the credential chain: {error.strerror}"
     except ValueError:

@@ -375,25 +375,13 @@ def take_flock(fd: int) -> bool:
 
 def read_holder(name: str, dir_fd: int) -> str:
     """
-    Return who holds a lock, such as ``pid 7 on airflow-0``: as the kernel knows it, or
-    if that does not show the process, such as that of another pod, whoever of ours has
-    taken it last.
+    Return the lock holder as it describes itself, such as ``pid 7 on airflow-0``. If
+    that has died, another program has the lock: no kernel shows those of other pods.
 
     Another process may have written the file, so no other content of it is returned.
     """
-    last = "an unknown process"
     with suppress(OSError, UnicodeDecodeError):
-        said = read_file(name, HOLDER_BYTES, dir_fd=dir_fd).decode()
-        if re.fullmatch(r"pid \d+ on [\w.-]+", said):
-            last = f"{said} (if it still runs)"
-    with suppress(OSError):
-        found = os.stat(name, dir_fd=dir_fd)
-        place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-        pids = re.findall(
-            rf"FLOCK  ADVISORY  WRITE (\d+) {place}:{found.st_ino} ",
-            read_file("/proc/locks", FACTS_BYTES).decode(),
-        )
-        for pid in pids:
-            program = read_file(f"/proc/{pid}/comm", HOLDER_BYTES).decode().strip()
-            return f"pid {pid} on {os.uname().nodename} ({program})"
-    return last
+        holder = read_file(name, HOLDER_BYTES, dir_fd=dir_fd).decode()
+        if re.fullmatch(r"pid \d+ on [\w.-]+", holder):
+            return f"{holder} (or, if that is gone, an unknown program)"
+    return "an unknown process"

@@ -235,9 +235,7 @@ class Git:
             **environ,
         }
         given |= configured(given, configs)
-        title = f"git {words[0]}"
-        if words[0] == "ls-remote":
-            title += f" of {self.repo}"
+        title = f"git {words[0]} of {self.repo}"
         try:
             argv = [self._options.git, *words]
             command = child.Command(argv, given, folder, told, title)

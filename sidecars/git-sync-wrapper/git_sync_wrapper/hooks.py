@@ -26,14 +26,11 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metric
 from sidecar_runtime.settings import without_password
-from sidecar_runtime.volume.files import read_file
 from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
 SHOWN_CHARACTERS = 200
 """Of the last line of what a hook says."""
-SECRET_BYTES = 1 << 16
-# A shorter one would hide half of a sentence.
 SECRET_CHARACTERS = 4
 _SECRET = re.compile("PASS|SECRET|TOKEN|KEY|CRED|AUTH|URL|CONN|COOKIE", re.IGNORECASE)
 MOST_REDIRECTS = 10
@@ -61,20 +58,13 @@ class HookFailed(Exception):
 
 def without_secrets(text: str) -> str:
     """
-    Return a text without what the environment gives a hook by names such as TOKEN: the
-    values, and the content of the files that they name.
+    Return a text without the values of variables with names such as TOKEN.
     """
-    secrets = []
-    for name, value in os.environ.items():
-        if _SECRET.search(name):
-            secrets.append(value)
-            with suppress(OSError):
-                secrets.append(read_file(value, SECRET_BYTES, follow=True).decode())
     text = without_password(text)
-    # the longest first, because it may contain another one
-    for secret in sorted(map(str.strip, secrets), key=len, reverse=True):
-        if len(secret) >= SECRET_CHARACTERS:
-            text = text.replace(secret, "***")
+    for name, value in os.environ.items():
+        # a shorter one would hide half of a sentence
+        if _SECRET.search(name) and len(value) >= SECRET_CHARACTERS:
+            text = text.replace(value, "***")
     return text
 
 

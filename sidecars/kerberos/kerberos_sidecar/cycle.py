@@ -21,7 +21,7 @@ from kerberos_sidecar.reasons import failure, is_outage, together
 from kerberos_sidecar.request import acquire, prepare
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError, explain
-from sidecar_runtime.fence import CycleAbandoned, Fence, Step
+from sidecar_runtime.fence import CycleAbandoned, Fence, waits_for
 from sidecar_runtime.health import Outcome, Readiness, Result
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop import backoff_seconds
@@ -305,7 +305,7 @@ def _name_volumes(fence: Fence, account: Account) -> None:
     """
     Note what a cycle waits for, except while libkrb5 runs, in case that it hangs.
     """
-    fence.step = Step(f"{account.entry.ccache}, {account.source} or krb5.conf")
+    fence.step = waits_for(f"{account.entry.ccache}, {account.source} or krb5.conf")
 
 
 def _check_contested(account: Account, cause: Cause) -> str:

@@ -235,13 +235,13 @@ class Session:
             sync.take_over(fence)
         except BaseException as error:
             self.leave()
-            if isinstance(error, Occupied):
-                sidecar.status.readiness = readiness_outside(settings, str(error))
-                sidecar.status.details = {}
-            if isinstance(error, OSError):
+            if isinstance(error, Occupied | OSError):
                 sidecar.status.readiness = readiness_outside(settings)
-                if error.filename in (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME):
-                    error.filename = f"{RESERVED}/{error.filename}"  # for the operator
+            if isinstance(error, Occupied):
+                sidecar.status.details = {}
+            names = (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME)
+            if isinstance(error, OSError) and error.filename in names:
+                error.filename = f"{RESERVED}/{error.filename}"  # for the operator
             raise
         return sync
 

@@ -59,34 +59,24 @@ def read_outside(settings: Settings) -> Record:
         return Record(settings, state)
 
 
-def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
+def readiness_outside(settings: Settings) -> Readiness:
     """
     Return readiness as the record says it, without the lock: what is published still
     counts while another process holds it, or while the volume cannot be written.
-
-    Args:
-        holder: The process that has the lock, in words.
     """
     path = settings.dest_path
     try:
         published = read_outside(settings).published
     except OSError as error:
-        said = f"{path} cannot be read: {error.strerror}"
-        found = Readiness(problem=failure("target_unreadable", said))
         if isinstance(error, FileNotFoundError) and os.path.isdir(path):
-            found = readiness(None)  # nothing of s3-sync is in it
-    else:
-        current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
-        is_seen = (
-            published is None
-            or current == published.name
-            or settings.layout == "in-place"
-        )
-        found = readiness(published, None if is_seen else link_elsewhere())
-    if found.problem is None or not holder:
-        return found
-    said = f"{holder} holds the lock: {found.problem.message}"
-    return found._replace(problem=failure(found.problem.reason, said))
+            return readiness(None)  # nothing of s3-sync is in it
+        said = f"{path} cannot be read: {error.strerror}"
+        return Readiness(problem=failure("target_unreadable", said))
+    current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
+    is_seen = (
+        published is None or current == published.name or settings.layout == "in-place"
+    )
+    return readiness(published, None if is_seen else link_elsewhere())
 
 
 class Status:

@@ -48,7 +48,7 @@ from s3_sync.s3.refusals import (
 )
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import ANONYMOUS, AwsConfig, Chain, Credentials
-from sidecar_runtime.fence import Fence, Step
+from sidecar_runtime.fence import Fence, waits_for
 
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
@@ -133,7 +133,7 @@ class S3Client:
         self._pool: Pool | None = None
         self._fence = Fence()
         # The requests without an answer, the oldest first.
-        self._asked: list[Step] = []
+        self._asked: list[str] = []
 
     async def begin_cycle(self, fence: Fence) -> None:
         """
@@ -240,9 +240,8 @@ class S3Client:
             ObjectError, SourceError, WireError
         """
         assert self._pool is not None
-        at = self._pool.address
-        place = f"{at.scheme}://{at.host_header}{at.base_path}"
-        asked = Step(f"{place} to {what.operation} {what.key!r}")
+        server = self._pool.address.host_header
+        asked = waits_for(f"{server} to {what.operation} {what.key!r}")
         self._asked.append(asked)
         self._tell()
         try:
@@ -255,7 +254,7 @@ class S3Client:
         """
         Say what the cycle waits for: of several requests, for that of the longest wait.
         """
-        self._fence.step = self._asked[0] if self._asked else None
+        self._fence.step = "".join(self._asked[:1])
 
     async def _get(self, what: Get, receiver: Receiver | None) -> Answer:
         for attempt in range(ATTEMPTS - 1):
