@@ -33,8 +33,8 @@ AS_IN_S3_SYNC = "[as in s3-sync](../s3-sync/README.md#failures)"
 # Of the runtime, whose messages say more.
 SHARED_REASONS = {
     "starting": "Wait: no cycle has ended yet.",
-    "cycle_slow": "Wait: the running cycle takes longer than those before it. The log line of this "
-    "name says what it does.",
+    "cycle_slow": "Look at what it waits for, which the error names; the log line of this name has "
+    "the stack.",
     "target_locked": "Nothing in a rolling update, or where pods share a volume: this pod takes "
     "over as soon as the process that the error names is gone.",
     "cycle_timeout": "Look for a server or volume that does not answer (`cycle_abandoned` in the "

@@ -381,8 +381,9 @@ class Loop:
         """
         said = f"the running cycle takes longer than those before it{state.fence.step}"
         advice = (
-            f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
-            "line has the stack of what it waits on."
+            "Look at what it waits for, if that should answer sooner: after "
+            f"{self._settings.timeout_seconds:g} s the cycle is abandoned. The log's line "
+            "has its stack."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
         why = state.fence.blame or SidecarError("cycle_slow", said, advice)
