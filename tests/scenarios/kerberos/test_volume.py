@@ -75,7 +75,8 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
                 "cycle_failed", after=after, reason="cycle_timeout"
             )
             assert (
-                f"(waits for {ccache}, {here.keytab} or krb5.conf)" in failed["error"]
+                f"Z it waits for {ccache}, {here.keytab} or krb5.conf"
+                in failed["error"]
             ), failed
             assert_tells(daemon, "cycle_timeout", ready=True)
             assert here.is_valid(ccache)
