@@ -17,7 +17,7 @@ from sync_perm.airflow import PASS_SHARE, Airflow, Work
 from sync_perm.airflow_config import Source
 from sync_perm.compare import changed_grants
 from sync_perm.database import Database
-from sync_perm.plan import Done, Memory, Wait, decide, learn, written
+from sync_perm.plan import Done, Memory, Wait, decide, forget_fixed, learn, written
 from sync_perm.read_tables import Look, Reader, try_write
 from sync_perm.readiness import Status
 from sync_perm.reasons import failure
@@ -25,7 +25,7 @@ from sync_perm.reasons import failure
 # How many rows a log line lists.
 NAMED_ROWS = 20
 # Before it has looked, whatever is to be done is due.
-NOW = Done(0.0)
+DUE = Done(0.0)
 
 log = get_logger("cycle")
 
@@ -68,7 +68,7 @@ class Session:
         self._memory = Memory()
         self._database: Database | None = None
         self._seen = ""
-        self._left: Wait | Done = NOW
+        self._left: Wait | Done = DUE
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -83,7 +83,8 @@ class Session:
         if fence.is_asked_for:
             self._memory.synced = self._memory.synced and frozenset()
             self._memory.held_until = self._memory.next_at = 0.0
-            self._left = NOW
+            self._left = DUE
+        # A mounted file changes without a word; what it says is part of the fingerprint.
         file = self._of.reader.file
         if file:
             file.refresh()
@@ -96,7 +97,9 @@ class Session:
                 return self._rest(0)
             return self._reconcile(fence)
         except BaseException:
-            self.close()  # the next cycle starts with a new connection
+            # Whatever it was, the next cycle trusts neither this connection nor what
+            # was seen through it.
+            self.close()
             raise
 
     def close(self) -> None:
@@ -109,6 +112,7 @@ class Session:
             self._database = None
 
     def _reconcile(self, fence: Fence) -> Outcome:
+        # Something has changed, or a pause has ended: what does it come to?
         before = look = self._look(fence)
         work = decide(look, self._memory, time.monotonic())
         if isinstance(work, Work):
@@ -144,7 +148,7 @@ class Session:
         count = len(written(before, look))
         # More DAGs than fit into a cycle, or roles that Airflow judges once more.
         if isinstance(left, Work):
-            self._left = NOW
+            self._left = DUE
             state = self._of.status.readiness
             why = state.problem or failure("roles_unsynced", state.shortfall)
             return Outcome("waiting", self._seen, {"rows_written": count}, why)
@@ -198,6 +202,7 @@ class Session:
         self._seen = self._fingerprint(fence)
         assert self._database is not None
         look = self._of.reader.look(self._database, self._memory.defined)
+        forget_fixed(self._memory, look)
         self._show(look, fence)
         return look
 
@@ -211,10 +216,6 @@ class Session:
         """
         memory = self._memory
         with fence:
-            memory.doubted &= look.difference.items
-            memory.held = {
-                one: why for one, why in memory.held.items() if one in memory.doubted
-            }
             self._of.status.show(
                 look.difference.without(memory.held),
                 self._seen,
@@ -253,6 +254,7 @@ class Session:
         memory.defined = report.defined or memory.defined
         after = self._look(fence)
         undone = learn(memory, work, report, before, after, time.monotonic())
+        # Once more: what it did not fix may have become a shortfall.
         self._show(after, fence)
         rows = changed_grants(before.tables.grants, after.tables.grants)
         if rows:

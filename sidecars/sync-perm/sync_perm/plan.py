@@ -107,6 +107,16 @@ def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
     return Work(roles, order, given[:MOST_ROWS])
 
 
+def forget_fixed(memory: Memory, look: Look) -> None:
+    """
+    Forget the doubts about rows that no longer differ, whoever has fixed them.
+    """
+    memory.doubted &= look.difference.items
+    memory.held = {
+        one: why for one, why in memory.held.items() if one in memory.doubted
+    }
+
+
 def written(before: Look, after: Look) -> Rows:
     """
     Return the rows that a pass changed.
@@ -135,13 +145,13 @@ def learn(
     _note_unfixed(memory, work, report, after, now)
     if report.error is None:
         rows = written(before, after)
-        # What the first pass lets us compare, such as the roles file, it had not to do.
+        # What only this pass has let us compare, such as the roles file, was not its work.
         left = before.difference.items & after.difference.items
         if left and not rows and isinstance(decide(after, memory, now), Work):
             said = (f"{name}: {text}" for name, text in report.tried.items() if text)
             none = "Airflow has written none of the rows that differ"
             memory.error = failure("pass_failed", next(said, none))
-        undone = _find_undone(memory, rows, now)
+        undone = _note_written(memory, rows, now)
     memory.strikes = memory.strikes + 1 if undone or memory.error else 0
     if memory.strikes:
         doubled = PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
@@ -192,7 +202,7 @@ def _note_unfixed(
     memory.doubted |= missed
 
 
-def _find_undone(memory: Memory, rows: Rows, now: float) -> Rows:
+def _note_written(memory: Memory, rows: Rows, now: float) -> Rows:
     """
     Remember what this pass wrote, and return it if another process undoes it.
 
