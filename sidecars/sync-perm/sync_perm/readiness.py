@@ -47,8 +47,8 @@ class PermMetrics(Metrics):
         self.unasked = self.add(
             "gauge",
             "sync_perm_unasked_grants",
-            "What nobody asks for any more: see `sync-perm diff`; a roles file with mistakes "
-            "leaves it. Absent where no DAG is read.",
+            "What nobody asks for any more: see `sync-perm diff`. A roles file with mistakes "
+            "leaves it. Absent where no DAG is read, and until a valid roles file was compared.",
         )
         self.mistakes = self.gauge(
             "sync_perm_roles_file_mistakes",

@@ -71,6 +71,8 @@ def test_a_file_with_mistakes_changes_nothing_and_each_is_told_until_it_is_fixed
     assert "roles_file_invalid" == answer.json()["reason"]
     assert "the roles file is ignored" in daemon.get("/").body
     assert 2.0 == daemon.sample("sync_perm_roles_file_mistakes")
+    unasked = 'sync_perm_unasked_grants{sidecar="sync-perm"}'
+    assert unasked not in daemon.metrics(), "what it asks for is not known"
     assert before == contents(database)
 
     file.write_text("roles: {team-a: {from: [Viewer]}}")
@@ -79,6 +81,7 @@ def test_a_file_with_mistakes_changes_nothing_and_each_is_told_until_it_is_fixed
         assert ("team-a", "can_read") in grants_on(database, resource)
     daemon.wait_for_event("roles_file_accepted", PASS_SECONDS)
     wait_until(lambda: 0.0 == daemon.sample("sync_perm_roles_file_mistakes"), "fixed")
+    assert 0.0 == daemon.metrics()[unasked]
 
 
 @on_airflow(*SUPPORTED)
