@@ -165,8 +165,7 @@ def ask(
     argv = [python, str(SCRIPT), question, config.value("core", "plugins_folder")]
     said = child.Kept()
     with writing(folder):
-        environ = environment(config, folder)
-        command = child.Command(argv, environ, "/", title="Airflow")
+        command = child.Command(argv, environment(config, folder), "/", title="Airflow")
     end = f"killed after {COMMAND_SECONDS:.3g} s"
     with suppress(child.DeadlinePassed):
         code = child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
