@@ -41,17 +41,18 @@ SHOWN_CHARACTERS = 80
 IDLE_SECONDS = 45
 
 # Takes the lock of passes, or tells what the server knows of its holder; MySQL does not
-# know since when. It is of the database and the schema. MySQL's locks are server-wide,
-# and their names have at most 64 characters.
+# know since when. It is of the database and the schema, named or not. MySQL's locks are
+# server-wide, and their names have at most 64 characters.
 LOCKS = {
     "postgresql": """
-SELECT CASE WHEN pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))
+SELECT CASE WHEN pg_try_advisory_xact_lock(hashtext('sync-perm'), number)
 THEN '' ELSE COALESCE((
 SELECT CONCAT(application_name, ' (', CONCAT_WS(', ', client_addr, 'backend ' || pid,
 'since ' || DATE_TRUNC('second', xact_start)), ')') FROM pg_stat_activity
 JOIN pg_locks USING (pid) WHERE datname = CURRENT_DATABASE() AND granted
-AND classid = hashtext('sync-perm')::oid AND objid = hashtext(:place)::oid
-), 'another sync-perm') END""",
+AND classid = hashtext('sync-perm')::oid AND objid = number::oid
+), 'another sync-perm') END
+FROM (SELECT hashtext(COALESCE(NULLIF(:place, ''), CURRENT_SCHEMA(), '')) AS number) p""",
     "mysql": """
 SELECT CASE WHEN GET_LOCK(place, 0) THEN '' ELSE CONCAT('another sync-perm', COALESCE((
 SELECT CONCAT(' (', host, ', connection ', id, ')')

@@ -45,6 +45,8 @@ def test_each_schema_of_each_database_has_its_own_lock(
 
         assert [""] * 4 == [holder(*one) for one in schemas]
         assert all("(127.0.0.1" in holder(*one) for one in schemas)
+        if server in ("postgres", "pgbouncer"):
+            assert holder(urls[0], "public"), "the tables of whoever names no schema"
 
 
 @pytest.mark.parametrize("server", SERVERS)
