@@ -69,7 +69,7 @@ def ask(
     address: tuple[str, int],
     path: str,
     method: str = "GET",
-    timeout_seconds: float = 5.0,
+    timeout_seconds: float = PATIENCE_SECONDS,
 ) -> Answer:
     """
     Send an HTTP request on a new connection.
@@ -289,7 +289,7 @@ class SidecarProcess:
         return host.strip("[]"), int(port)
 
     def get(
-        self, path: str, method: str = "GET", timeout_seconds: float = 5.0
+        self, path: str, method: str = "GET", timeout_seconds: float = PATIENCE_SECONDS
     ) -> Answer:
         """
         Send an HTTP request to the daemon.
@@ -332,14 +332,14 @@ class SidecarProcess:
         """
         self.send_signal(signal.SIGHUP)
 
-    def terminate(self, timeout_seconds: float = 15.0) -> Exit:
+    def terminate(self, timeout_seconds: float = 30.0) -> Exit:
         """
-        Send SIGTERM and wait until the process ends.
+        Send SIGTERM and wait until the process ends, as long as kubelet does.
         """
         self.send_signal(signal.SIGTERM)
         return self.wait_for_exit(timeout_seconds)
 
-    def wait_for_exit(self, timeout_seconds: float = 60.0) -> Exit:
+    def wait_for_exit(self, timeout_seconds: float = PATIENCE_SECONDS) -> Exit:
         """
         Wait for the end of the process and for the last line of its log.
 

@@ -30,7 +30,7 @@ def revision(root: Path) -> int:
 
 
 def wait_for_revision(number: int, root: Path) -> None:
-    wait_until(lambda: number == revision(root), f"{root} shows revision {number}", 60)
+    wait_until(lambda: number == revision(root), f"{root} shows revision {number}")
 
 
 def commit_journal(volume: Path) -> None:

@@ -146,4 +146,4 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
     )
     daemon.kill()
     # libkrb5 itself would go on for many more
-    wait_until(lambda: not child.exists(), "it ends with its parent", 5)
+    wait_until(lambda: not child.exists(), "it ends with its parent")

@@ -44,7 +44,7 @@ def test_a_slow_object_holds_back_only_itself(
     s3.put("dags/new.py", b"new")
     s3.delete("dags/pkg/b.py")
     changed = {"a.py": b"changed", "new.py": b"new", "pkg/empty.py": b""}
-    wait_until(lambda: consumed(target) == changed, "all other files are published", 60)
+    wait_until(lambda: consumed(target) == changed, "all other files are published")
     assert 1 == count_of(daemon, "s3_sync_unread_objects", reason="object_slow")
     assert [SLOW] == [event["path"] for event in daemon.find_events("object_unread")]
 
@@ -67,7 +67,7 @@ def test_a_damaged_file_whose_object_is_slow_holds_back_only_itself(
     start(LIMIT, interval="0.2")
 
     left = FILES | {"a.py": b"an urgent fix"}
-    wait_until(lambda: consumed(target) == left, "others are published", 60)
+    wait_until(lambda: consumed(target) == left, "others are published")
 
 
 def reports(daemon: Daemon) -> dict[str, Any]:

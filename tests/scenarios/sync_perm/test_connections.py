@@ -17,6 +17,7 @@ from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow, Kind
 from tests.support.airflow.permissions import add_role, grants_on
 from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.replacing import replace
 from tests.support.waiting import wait_until
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -79,7 +80,7 @@ def test_a_token_that_airflow_local_settings_hands_out_is_asked_for_at_each_conn
 
     def hand_out(text: str) -> None:
         metadata.query(changed.format(token=text))
-        token.write_text(text)
+        replace(token, text)
 
     hand_out("first-T0ken")
     url = metadata.server.url(metadata.name, "iam", "expired")

@@ -24,6 +24,7 @@ from tests.support.airflow.sync_perm import (
     signal_all,
 )
 from tests.support.program import own_port
+from tests.support.replacing import replace
 from tests.support.waiting import wait_until
 
 # Enough for some retries of a supervisor that polls every half second.
@@ -128,7 +129,7 @@ def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
 
     seen = disturb("ALTER ROLE guest PASSWORD 'second-Pa55'")
     daemon.wait_for_event("cycle_failed", SECONDS, seen, reason="database_denied")
-    address.write_text(own_postgres.url(database.name, "guest", "second-Pa55"))
+    replace(address, own_postgres.url(database.name, "guest", "second-Pa55"))
     assert_recovers(daemon)
     assert "Pa55" not in daemon.log() + str(daemon.status())
 

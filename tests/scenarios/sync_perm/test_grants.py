@@ -141,10 +141,10 @@ def test_writes_nothing_and_starts_no_process_while_nothing_changes(
     written = _tuples_written(database)
     passes = len(daemon.find_events("pass_started"))
     # The server counts what a connection read a second later.
-    wait_until(lambda: daemon.quiet_polls() >= 20, "twenty polls", 60)
+    wait_until(lambda: daemon.quiet_polls() >= 20, "twenty polls")
     polls = daemon.quiet_polls()
     scans = _scans(database)
-    wait_until(lambda: daemon.quiet_polls() >= polls + 50, "fifty polls", 60)
+    wait_until(lambda: daemon.quiet_polls() >= polls + 50, "fifty polls")
     scans = _scans(database) - scans
 
     assert scans < 1.5 * (daemon.quiet_polls() - polls), "one small query each"

@@ -23,6 +23,7 @@ from tests.support.airflow.permissions import (
     permission_id,
 )
 from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.replacing import replace
 from tests.support.waiting import wait_until
 
 RESOURCES = ("Jobs", "Pools", "Variables")
@@ -84,7 +85,7 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     other.execute("BEGIN")
     other.execute(middle)
     wanted = ", ".join(f"can_read on {name}" for name in RESOURCES)
-    file.write_text(f"roles:\n  team: {{permissions: [{wanted}]}}\n")
+    replace(file, f"roles:\n  team: {{permissions: [{wanted}]}}\n")
     wait_until_blocked(database)
     # a busy machine: it is our process otherwise
     with suppress(psycopg2.errors.DeadlockDetected):

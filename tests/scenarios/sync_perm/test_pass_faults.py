@@ -236,9 +236,9 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
     assert [0.0, 0.0, 0.0, 0.0] == differing()
     failed = {"reason": "start", "result": "error"}
     assert 1.0 == daemon.sample("sync_perm_passes_total", **failed)
-    wait_until(daemon.quiet_polls, "no pass is due", 30)
+    wait_until(daemon.quiet_polls, "no pass is due")
     first = known_good()
-    wait_until(lambda: known_good() > first, "a poll finds nothing", 30)
+    wait_until(lambda: known_good() > first, "a poll finds nothing")
 
     # Another hand creates a role, and Airflow does not answer.
     standin.site.write(FOREVER)

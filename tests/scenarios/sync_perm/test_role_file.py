@@ -17,6 +17,7 @@ from tests.support.airflow.permissions import (
     revoke,
 )
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
+from tests.support.replacing import replace
 from tests.support.waiting import wait_until
 
 MISTAKES = """\
@@ -75,7 +76,7 @@ def test_a_file_with_mistakes_changes_nothing_and_each_is_told_until_it_is_fixed
     assert unasked not in daemon.metrics(), "what it asks for is not known"
     assert before == contents(database)
 
-    file.write_text("roles: {team-a: {from: [Viewer]}}")
+    replace(file, "roles: {team-a: {from: [Viewer]}}")
     assert 0 == one_shot.wait_for_exit(PASS_SECONDS).code
     for resource in ("Website", "Jobs"):
         assert ("team-a", "can_read") in grants_on(database, resource)
@@ -144,7 +145,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     database.query(move, ("team-a/n.py", "n.py"))
     wanted.add(("team-a", "can_delete", "DAG:named"))
     # Somebody adds one grant and removes another, and a line of the file goes.
-    file.write_text(BY_ALL_WAYS.replace("tag: public", "tag: gone"))
+    replace(file, BY_ALL_WAYS.replace("tag: public", "tag: gone"))
     grant(database, "team-a", "can_edit", "DAG:named")
     revoke(database, "team-a", "can_read", "DAG:owned")
     daemon.wait_for_event("pass_started", PASS_SECONDS, reason="file", file_rows=1)
@@ -155,7 +156,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     passes = partial(daemon.sample, "sync_perm_passes_total", reason="file")
     wait_until(lambda: passes(result="success"), "the pass is counted")
     # A team goes, and a mistake comes.
-    file.write_text("roles: {team-b: {}}")
+    replace(file, "roles: {team-b: {}}")
     told = run_command("diff", airflow, database.url, tmp_path, settings)
     left = (
         "~ team-a: can_read on DAG Runs: from a person, or an earlier access_control or"
@@ -163,6 +164,6 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     assert left in told.stdout
     unasked = partial(daemon.sample, "sync_perm_unasked_grants")
     wait_until(lambda: unasked() == 8, "they are counted")
-    file.write_text(MISTAKES)
+    replace(file, MISTAKES)
     daemon.wait_for_event("roles_file_refused", PASS_SECONDS)
     assert 8 == unasked(), "nobody took anything back"

@@ -22,6 +22,7 @@ import pytest
 
 from tests.support.machine.clocks import libfaketime
 from tests.support.program import Program, listens, own_port, start_server
+from tests.support.replacing import replace
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 REALM = "EXAMPLE.TEST"
@@ -126,7 +127,7 @@ class Kdc(Program):
         """
         command, env = ["kadmin.local", "-r", self.realm, "-q", query], self.environment
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=30
+            command, env=env, capture_output=True, text=True, timeout=60
         )
         assert 0 == done.returncode and " while " not in done.stderr, (
             f"{query}: {done.stderr}"
@@ -190,7 +191,7 @@ class Kdc(Program):
         text += f"[realms]\n  {self.realm} = {{\n"
         text += "".join(f"    kdc = {address}\n" for address in addresses)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "  }\n")
+        replace(path, text + "  }\n")
         return path
 
     def requests(self) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client
 from tests.support.machine.users import as_user
+from tests.support.waiting import PATIENCE_SECONDS
 
 KERBEROS_SIDECAR = VENV_BIN / "kerberos-sidecar"
 SERVICE = "HTTP/consumer"
@@ -150,9 +151,7 @@ class Site:
         """
         after = len(daemon.events)
         daemon.sighup()
-        return daemon.wait_for_event(
-            ("ticket_acquired", "cycle_failed"), 30, after=after
-        )
+        return daemon.wait_for_event(("ticket_acquired", "cycle_failed"), after=after)
 
     def sample(
         self,
@@ -175,7 +174,7 @@ class Site:
 
 
 def failure(
-    daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.0
+    daemon: SidecarProcess, after: int = 0, timeout_seconds: float = PATIENCE_SECONDS
 ) -> Event:
     """
     Wait for the next failed cycle and return its line.

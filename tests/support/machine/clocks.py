@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.replacing import replace
+
 SHARED = Path("/dev/shm")
 
 
@@ -35,10 +37,9 @@ def set_clock(file: Path, offset: str) -> dict[str, str]:
     Set the wall clock of the processes with these variables, which it returns, such as
     "+5h".
 
-    Renames the file into place: libfaketime ends a process that reads an empty one.
+    libfaketime ends a process that reads an empty file.
     """
-    file.with_suffix(".new").write_text(offset)
-    file.with_suffix(".new").rename(file)
+    replace(file, offset)
     faked = {"LD_PRELOAD": str(libfaketime()), "FAKETIME_TIMESTAMP_FILE": str(file)}
     return faked | {"FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
 

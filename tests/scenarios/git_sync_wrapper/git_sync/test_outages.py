@@ -114,7 +114,7 @@ def test_a_link_without_room_fails_the_cycle_until_it_has_some(here: GitSite) ->
 
         assert "target_full" == wrapper.wait_for_event("cycle_failed")["reason"]
         (folder / "other").unlink()
-        wait_until(lambda: newest == link.resolve().name, "the link shows it", 60)
+        wait_until(lambda: newest == link.resolve().name, "the link shows it")
         wrapper.kill()
 
 

@@ -61,7 +61,7 @@ def test_another_hash_heals_what_a_start_over_could_not(here: GitSite) -> None:
     repository = Repository(folder, object_format="sha256")
     commit = repository.commit({"a.py": "a = 1\n"})
     wrapper = here.wrapper()
-    wrapper.wait_for_event("repository_removed", 60)
+    wrapper.wait_for_event("repository_removed")
     wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
     wrapper.kill()
     wrapper.environment["GIT_DEFAULT_HASH"] = "sha256"

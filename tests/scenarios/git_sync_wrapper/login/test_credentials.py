@@ -16,6 +16,7 @@ from tests.support.aws.fake_aws import FakeSts, session_credentials
 from tests.support.git.git_server import GitServer, credentials_of
 from tests.support.git.git_sync import GitSite
 from tests.support.http.loopback import Answer, Exchange, LoopbackServer, Request
+from tests.support.replacing import replace
 
 REGION = "us-east-1"
 
@@ -77,15 +78,12 @@ def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
 
 
 def test_no_sync_fails_while_a_mounted_password_rotates(here: GitSite) -> None:
-    """As kubelet does it, the new password replaces the old one at once."""
     file = here.folder / "password"
     mounted = file.read_text
     here.server.judge = lambda _, password, _path: f"{password}\n" == mounted()
 
     def rotate(number: int) -> None:
-        new = file.with_suffix(".new")
-        new.write_text(f"password-{number}\n")
-        new.rename(file)
+        replace(file, f"password-{number}\n")
 
     follow(here, rotate, 2, GITSYNC_USERNAME="me", GITSYNC_PASSWORD_FILE=str(file))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.support.git.git_sync import GitSite
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
+from tests.support.replacing import replace
 
 
 def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
@@ -16,10 +17,7 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
     known = secret / "known_hosts"
 
     def mount(key: Path) -> None:
-        new = secret / "new"
-        new.write_text(key.read_text().rstrip("\n"))
-        new.chmod(0o644)
-        new.rename(mounted)
+        replace(mounted, key.read_text().rstrip("\n"))
 
     with SshServer(tmp_path / "ssh") as ssh:
         first = ssh.client_key
@@ -32,23 +30,23 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
             GIT_SSH_COMMAND="ssh -o HostKeyAlias=github.com",
         )
         # The built-in keys of the forges are used, and this server has another one.
-        failed = wrapper.wait_for_event("cycle_failed", 60)
+        failed = wrapper.wait_for_event("cycle_failed")
         assert "host_key_changed" == failed["reason"], failed
-        known.write_text("")
+        replace(known, "")
         wrapper.wait_for_event("cycle_failed", reason="host_key_unknown")
         entry = ssh.known_hosts.replace(ssh.known_hosts.split()[0], "github.com")
-        known.write_text(entry.replace("\n", "\r\n"))
+        replace(known, entry.replace("\n", "\r\n"))
         ssh.authorize()
         refused = wrapper.wait_for_event("cycle_failed", reason="ssh_key_refused")
         assert f"({mounted}, from GITSYNC_SSH_KEY_FILE)" in refused["error"]
-        mounted.write_text(first.read_text()[:50])
+        replace(mounted, first.read_text()[:50])
         wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")
         for number, key in enumerate((first, second), 2):
             mount(key)
             ssh.authorize(key)
             here.wait_until_shown(here.commit_revision(number), wrapper)
         ssh.stop()
-        wrapper.wait_for_event("cycle_failed", 60, reason="remote_unreachable")
+        wrapper.wait_for_event("cycle_failed", reason="remote_unreachable")
 
         assert 0 == wrapper.terminate().code
         assert [] == list(here.tmp.glob("git-sync-wrapper-*"))

@@ -133,7 +133,7 @@ def test_room_is_made_for_the_list_of_a_snapshot_and_the_record(
         for number in range(12):
             s3.put("dags/1.py", b"%d" % number + bytes(4_000 + 5_000 * (number % 3)))
             daemon.sync()
-            wait_until(lambda: s3.files() == consumed(volume / "dags"), "shown", 60)
+            wait_until(lambda: s3.files() == consumed(volume / "dags"), "shown")
         daemon.kill()
 
 

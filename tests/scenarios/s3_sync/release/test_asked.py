@@ -292,7 +292,7 @@ def test_drops_requested_releases_to_make_room_on_a_full_volume(
         if is_new:
             new = publish()
             daemon.sighup()
-            wait_until(lambda: link.readlink().name == new.revision, "it is shown", 60)
+            wait_until(lambda: link.readlink().name == new.revision, "it is shown")
         else:
             asked(store, made[2].revision)
 
