@@ -244,7 +244,8 @@ def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
         asked.append((failures, interval_seconds))
         return 0.01
 
-    run(
+    began = time.time()
+    one = run(
         DENIED,
         DENIED,
         DENIED,
@@ -252,9 +253,11 @@ def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
         DENIED,
         pace=QUICK._replace(backoff=backoff),
         interval_seconds=0.1,
-    ).until_stopped()
+    )
+    one.until_stopped()
 
     assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (1, 0.1)]
+    assert began < value_of(one.metrics.last_success) < time.time()
 
 
 def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ledger.documented import Name
+from tests.support.ledger.documented import Name, documented
 from tests.support.ledger.seen import LEDGER
 
 EXCEPTIONS = Path(__file__).with_name("exceptions.txt")
@@ -21,14 +21,16 @@ def exceptions() -> dict[str, str]:
     Return the names that cannot be provoked here, each with the reason.
 
     Raises:
-        AssertionError: There are too many, or one has no reason.
+        AssertionError: There are too many, one has no reason, or is not documented.
     """
+    known = {str(name) for name in documented()}
     lines = [line for line in EXCEPTIONS.read_text().splitlines() if line]
     found = {}
     for line in lines:
         if not line.startswith("#"):
             name, _, why = line.partition(" | ")
             assert why, f"{line}: has no reason"
+            assert name in known, f"{name} is not documented"
             found[name] = why
     assert len(found) <= MOST_EXCEPTIONS, f"{len(found)} exceptions"
     return found

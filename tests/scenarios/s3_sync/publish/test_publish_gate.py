@@ -42,6 +42,9 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
         f"./{name}" for name in sorted([*A, "link.py", "linked/Q3 report (final).sql"])
     ] == seen.read_text().splitlines()
     assert [] == list(site.folder.glob("*/s3-sync-*"))
+    seen.unlink()
+    assert "unchanged" == site.succeed("publish", site.dags)["result"]
+    assert not seen.exists(), "what is current is not loaded again"
 
 
 def test_no_verdict_publishes_nothing(site: Site, tmp_path: Path) -> None:
