@@ -58,7 +58,8 @@ def size_text(size_bytes: int) -> str:
     """
     if size_bytes < 1024:
         return f"{size_bytes} B"
-    return f"{size_bytes / 1024:,.1f} KiB"
+    units = (size_bytes.bit_length() - 1) // 10
+    return f"{size_bytes / 1024**units:,.1f} {' KMGT'[units]}iB"
 
 
 # --- releases

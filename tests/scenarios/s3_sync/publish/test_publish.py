@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+from s3_sync.publisher.releases import size_text
 from tests.scenarios.s3_sync.publish.place import BROKEN, A, B, C, Place
 from tests.scenarios.s3_sync.publish.site import PRUNE, Site
 from tests.support.s3_sync.publishing import (
@@ -126,6 +127,14 @@ def test_prints_a_readable_summary_of_a_publish(site: Site) -> None:
     assert done.startswith("Published ") and done.endswith(": 3 files, 411 B")
     table = site.run("releases").out.splitlines()
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
+
+
+def test_prints_sizes_in_a_readable_unit() -> None:
+    sizes = (0, 1023, 1024, 5 << 20, (1 << 30) - 1, 3 << 30)
+
+    assert "0 B 1023 B 1.0 KiB 5.0 MiB 1,024.0 MiB 3.0 GiB" == " ".join(
+        map(size_text, sizes)
+    )
 
 
 def test_escapes_control_characters_in_names_and_messages(site: Site) -> None:
