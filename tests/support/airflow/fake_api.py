@@ -63,7 +63,7 @@ class FakeAirflow(LoopbackServer):
 
     def break_file(self, path: str, stack: str) -> None:
         error = {"filename": path, "stack_trace": stack, "bundle_name": self.bundle}
-        self.errors.append(error)
+        self.errors.append(error | {"timestamp": at(0)})
 
     def good_answer(self, request: Request) -> Answer:
         path = request.path.removeprefix("/api/v2")
@@ -82,9 +82,11 @@ class FakeAirflow(LoopbackServer):
         assert path == "/dags", request
         page = _page(request, "dags", list(self.dags.values()))
         if self.is_parsing:
+            later = 3600 * len(self.requests)
             for name, row in self.dags.items():
-                later = 3600 * len(self.requests)
                 self.show(name, row["bundle_version"], ended=later)
+            for error in self.errors:
+                error["timestamp"] = at(later)
         return page
 
 

@@ -1,27 +1,29 @@
 """
 Airflow's REST API as `s3-sync wait` asks it: that of Airflow 3, and gently.
 
-At most one page a second, and ten sources; a server that is busy or restarts is asked
-again, each time later. Facts about the API are those of apache-airflow 3.3.2.
+At most one request a second; a server that is busy or restarts is asked again, each
+time later. Facts about the API are those of apache-airflow 3.3.2.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
+from urllib.parse import quote
 from urllib.request import HTTPErrorProcessor, Request, build_opener
 
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from s3_sync.publisher.releases import write
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError, printable
 
 REQUEST_SECONDS = 60.0
-# Waits before each page, and before each try: a server restarts within a minute.
-PAGE_PAUSE_SECONDS = 1.0
-PAUSES_SECONDS = (0.1, 2, 4, 8, 16, 30)
+# Waits before a request: doubled before each next try, up to half a minute.
+PAUSE_SECONDS = 1.0
 # Of a busy server, or of a proxy before one that restarts.
 BUSY = {429, 500, 502, 503, 504}
 ANSWER_LIMIT_BYTES = 1 << 25
@@ -29,7 +31,7 @@ ANSWER_LIMIT_BYTES = 1 << 25
 PAGE_ROWS = 100
 UNSUPPORTED = (
     "airflow_unsupported",
-    "Waiting needs Airflow 3.1 or later. If it is one, correct AIRFLOW_API_URL.",
+    "Waiting needs Airflow 3.1 or later, and as AIRFLOW_API_URL what precedes its /api/v2.",
 )
 # What an answer without success means: the reason, and what to do.
 REFUSED = {
@@ -87,10 +89,10 @@ class Api:
             )
             raise SettingsError([Problem("AIRFLOW_API_TOKEN", None, what)])
         self.url = url.rstrip("/")
-        login = {"username": user, "password": password}
-        self._login = json.dumps(login).encode()
+        self._login = json.dumps({"username": user, "password": password}).encode()
         self._headers = {"Content-Type": "application/json"}
         self._bundle = bundle
+        self._said = ""
         self._opener = build_opener(_AsItIs)
 
     def log_in(self) -> None:
@@ -109,41 +111,69 @@ class Api:
         """
         rows: list[dict[str, Any]] = []
         while True:
-            time.sleep(PAGE_PAUSE_SECONDS)
-            page = f"/api/v2/{path}limit={PAGE_ROWS}&offset={len(rows)}"
-            answer = self.ask(page, right)
+            answer = self.ask(
+                f"/api/v2/{path}limit={PAGE_ROWS}&offset={len(rows)}", right
+            )
             rows += answer[name]
             if not answer[name] or len(rows) >= answer["total_entries"]:
                 return [row for row in rows if row["bundle_name"] == self._bundle]
+
+    def say(self, text: str) -> None:
+        """
+        Show progress on standard error: one line that changes on a terminal, else one
+        for each change.
+        """
+        text = printable(text)
+        if sys.stderr.isatty():
+            write(sys.stderr, f"\r\x1b[K{text:.79}")
+        elif text not in ("", self._said):
+            self._said = text
+            write(sys.stderr, f"{text}\n")
+
+    def source(self, dag_id: str) -> list[str]:
+        """
+        Return the lines of a DAG's file; none if Airflow has no source, or no such DAG.
+        """
+        there = f"/api/v2/dagSources/{quote(dag_id)}"
+        said = self.ask(there, "can read on DAG Code")
+        return str(said["content"] or "").splitlines()
 
     def ask(self, path: str, right: str = "", body: Any = None) -> Any:
         """
         Send one request, with POST if it has a body; return the JSON of the answer.
         """
         status, text = self._send(path, body)
+        if status == 404 and "/dagSources/" in path:
+            return {"content": ""}  # the DAG has gone since it was listed
         said: Any = {}
         with suppress(ValueError, RecursionError):
             said = json.loads(text)
         if status < 300 and said != {}:
             return said
         reason, advice = REFUSED.get(status, OTHER)
-        what = f"{self.url} answers {path.partition('?')[0]} with {status}"
+        what = f"{self.url} answers {path} with {status}"
         if isinstance(said, dict) and body is None:  # else it may repeat the password
             what += f" {said.get('detail', ''):.300}"
         raise SidecarError(reason, what, advice.format(right))
 
     def _send(self, path: str, body: Any) -> tuple[int, bytes]:
         """
-        Return status and body of an answer that is not that of a busy server.
+        Return status and body of an answer that is not that of a busy server; try until
+        there is one.
         """
         request = Request(self.url + path, body, self._headers)  # noqa: S310 - http(s)
-        for pause in PAUSES_SECONDS:
+        pause = PAUSE_SECONDS
+        while True:
             time.sleep(pause)
+            pause = min(2 * pause, 30)
             try:
                 with self._opener.open(request, timeout=REQUEST_SECONDS) as answer:
                     if answer.status not in BUSY:
                         return answer.status, answer.read(ANSWER_LIMIT_BYTES)
                 why = f"{answer.status} {answer.reason}"
+                asked = answer.headers.get("Retry-After", "")
+                if asked.isdecimal():  # it may also be a date
+                    pause = max(pause, int(asked[:5]))
             except (OSError, HTTPException) as error:
                 why = str(error) or type(error).__name__
-        raise SidecarError(OTHER[0], f"{self.url} does not answer: {why}", OTHER[1])
+            self.say(f"{self.url} does not answer: {why}")

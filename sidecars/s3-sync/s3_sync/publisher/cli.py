@@ -13,6 +13,7 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from s3_sync.names import RESERVED
@@ -291,8 +292,9 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     report = _act(arguments, environ, order, settings)
     if report.facts.get("previous") == report.facts.get("revision"):
         before = set()  # they are of this release
+    changed = {*chain(*report.facts.get("changes", {}).values())}
     try:
-        live = wait.wait(wait.Release(store), api, arguments.timeout, before)
+        live = wait.wait(wait.Release(store), api, arguments.timeout, before, changed)
     except SidecarError as error:
         return report._replace(failure=error)
     return releases.Report(report.lines + live.lines, report.facts | live.facts)

@@ -8,25 +8,28 @@ written in the last 30 s as it is (3.3.2). So a DAG counts only if it was read a
 a parse that began after everything had arrived, and that ended 30 s after that. A
 refresh puts new files first in the queue, so by then they have been read, too, except
 one that takes longer than others.
+
+An import error counts if it is not from before, or its file has changed. It may be of a
+file as it was before: so its file, too, must have been read again; unless no DAG is left
+that could show what has arrived.
 """
 
 from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from math import inf
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from s3_sync.names import short
 from s3_sync.publisher import catalog, folder
 from s3_sync.publisher.airflow_api import OTHER, UNSUPPORTED, Api
 from s3_sync.publisher.gate import NAMED, broken_file
-from s3_sync.publisher.releases import Report, write
+from s3_sync.publisher.releases import Report
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
 from sidecar_runtime.errors import SidecarError
@@ -34,13 +37,17 @@ from sidecar_runtime.gate.gate import Finding
 
 # The default of [core] min_serialized_dag_update_interval.
 UNWRITTEN_SECONDS = 30
-# A line that makes a DAG when the file is read; not one in a function, which other
-# files may call.
-MAKES_DAG = re.compile(r"^(with |\w+ *= *|@)?(\w+\.)*(DAG\(|(?<=@)dag\b)", re.MULTILINE)
-# A DAG as the API shows it.
+# A line that always makes a DAG when the file is read; not one in a function, which
+# other files may call.
+MAKES_DAG = re.compile(
+    r"^(@(\w+\.)*dag\b|(with |\w+ *(:[^=\n]+)?= *)?(\w+\.)*DAG\()", re.MULTILINE
+)
+# What differs in the same error after a restart, or in another folder: paths, numbers.
+VARIES = re.compile(r"[^\s'\"]*[/\d][^\s'\"]*")
+# A DAG or an import error as the API shows it.
 Row = dict[str, Any]
-# An import error: the file and its traceback.
-Broken = tuple[str, str]
+# An import error, whenever and wherever it occurs: the file, and what it says.
+Fault = tuple[str, str]
 
 
 class NotLive(SidecarError):
@@ -59,11 +66,13 @@ class Release:
     The current release of a prefix.
     """
 
+    unproven = ()  # each DAG shows it
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self.name = catalog.read_existing(store).names["current"]
 
-    def lacks(self, rows: Sequence[Row]) -> list[Finding]:
+    def lacks(self, rows: Sequence[Row], _: Set[str]) -> list[Finding]:
         """
         Return why it has not arrived; nothing if a DAG shows it: it arrives at once.
 
@@ -81,35 +90,48 @@ class Release:
 class Folder:
     """
     A folder, of which the bundle in Airflow should be a copy.
+
+    Attributes:
+        unproven: Files that may differ in Airflow: no DAG there shows them, or they are
+            archives, or ignored here.
     """
 
     def __init__(self, path: str, api: Api) -> None:
         self.name = path
         self._api = api
+        rules = Path(path, ".airflowignore")
+        ignored = rules.read_text(errors="replace") if rules.is_file() else ""
+        files, left = folder.look(path, ignored.splitlines())
         self._sources = {
             file.path: folder.read(file).data.decode("utf-8", "replace")
-            for file in folder.look(path, ())[0]
+            for file in files
             if file.path.endswith(".py")
         }
+        self._left_out = tuple(left)
         # Files whose source has arrived.
         self._same: set[str] = set()
 
-    def lacks(self, rows: Sequence[Row]) -> list[Finding]:
+    def lacks(self, rows: Sequence[Row], broken: Set[str]) -> list[Finding]:
         """
-        Return which files have not arrived, or are still there: each one that has a DAG
-        here or in Airflow must be the same. Archives are not compared.
+        Return which files have not arrived, or are still there: those with a DAG in
+        Airflow, and those that must have one.
+
+        Args:
+            broken: Files that cannot have a DAG, because of a new import error.
         """
         dags = {row["relative_fileloc"]: row["dag_id"] for row in rows}
         lacks = []
+        self.unproven: list[str] = []
         for path in sorted((dags.keys() | self._sources.keys()) - self._same):
             ours = self._sources.get(path, "")
-            if path not in dags:
-                is_same = not MAKES_DAG.search(ours)
-            else:
-                there = f"/api/v2/dagSources/{quote(dags[path])}"
-                theirs = self._api.ask(there, "can read on DAG Code")["content"]
-                is_same = theirs.splitlines() == ours.splitlines()
-            if is_same or ".zip/" in f"{path}/":
+            must_be_there = MAKES_DAG.search(ours) and path not in broken
+            if path in dags:
+                must_be_there = not (
+                    path.startswith(self._left_out) or ".zip/" in f"{path}/"
+                )
+            if not must_be_there:
+                self.unproven.append(path)
+            elif path in dags and self._api.source(dags[path]) == ours.splitlines():
                 self._same.add(path)
             else:
                 lacks.append(Finding(path, None, "is not in Airflow as it is here"))
@@ -118,28 +140,31 @@ class Folder:
         return lacks
 
 
-def errors_before(api: Api) -> Set[Broken]:
+def errors_before(api: Api) -> Set[Fault] | None:
     """
-    Return the import errors of a bundle before a release, which are not its own; none
+    Return the import errors of a bundle before a release, which are not its own; None
     if Airflow does not say it soon, so that it cannot hold up a release.
     """
-    with suppress(SidecarError), _at_most(10, api):
+    with suppress(SidecarError), _at_most(30, api):
         api.log_in()
-        return _errors(api)
-    return set()
+        return _errors(api).keys()
+    return None
 
 
 def wait(
     wanted: Release | Folder,
     api: Api,
     timeout_seconds: float,
-    before: Set[Broken] = frozenset(),
+    before: Set[Fault] | None = frozenset(),
+    changed: Set[str] = frozenset(),
 ) -> Report:
     """
-    Wait until Airflow runs what was deployed; each change is a line on standard error.
+    Wait until Airflow runs what was deployed, and show what it waits for.
 
     Args:
-        before: Import errors that do not count.
+        before: Import errors that do not count; None: those that are there until it
+            arrives.
+        changed: Files whose import errors always count.
 
     Raises:
         NotLive: Airflow cannot import a file, or the time is over.
@@ -147,46 +172,53 @@ def wait(
             was made current meanwhile.
     """
     lack = SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
-    doubted = None
+    first = None
     has_arrived = False
     arrived = inf
     with _at_most(timeout_seconds, api):
         api.log_in()
         while True:
             rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
+            errors = _errors(api)
+            if first is None:
+                first = errors.keys()
             # What a look has shown may be of a parse during it.
             if has_arrived:
                 arrived = min(arrived, max(map(_ended, rows), default=inf))
-            lacks = wanted.lacks(rows)
+            lacks = wanted.lacks(rows, {path for path, _ in errors.keys() - first})
             has_arrived = not lacks
             if lacks:  # also one that had arrived, if another one came since
                 arrived = inf
+            if before is None:
+                before = first if lacks else frozenset()
+            errors = {
+                fault: row
+                for fault, row in errors.items()
+                if fault not in before or fault[0] in changed
+            }
             lacks = lacks or [
-                Finding(
-                    row["relative_fileloc"],
-                    None,
-                    f"was read at {row['last_parsed_time']}, perhaps before it arrived",
-                )
-                for row in rows
+                Finding(row["relative_fileloc"], None, "was perhaps read before that")
+                for row in (*rows, *errors.values())
                 # since when all that it has read must have been there
-                if _ended(row) - max(row["last_parse_duration"] or 0, UNWRITTEN_SECONDS)
+                if _ended(row)
+                - max(row.get("last_parse_duration") or 0, UNWRITTEN_SECONDS)
                 < arrived
             ]
-            errors = _errors(api) - before
-            if doubted is None:  # perhaps of files that are replaced now
-                doubted = errors
-            error = _lack_of(short(wanted.name), lacks, errors)
-            if errors - doubted or (errors and not lacks):
+            error = _lack_of(short(wanted.name), lacks, errors.values())
+            if errors and not (lacks and (rows or errors.keys() <= first)):
                 raise error
             if not lacks:
-                dags = [row["dag_id"] for row in rows]
-                facts = {"result": "live", "deployed": wanted.name, "dags": dags}
-                return Report(
-                    [f"Live: Airflow runs {short(wanted.name)}, DAGs: {len(dags)}"],
-                    {"airflow": facts},
-                )
-            if error.message != lack.message:
-                write(sys.stderr, f"{error.message}\n")
+                facts = {
+                    "result": "live",
+                    "deployed": wanted.name,
+                    "dags": [row["dag_id"] for row in rows],
+                    "unproven": wanted.unproven,
+                }
+                lines = [f"Live: Airflow runs {short(wanted.name)}, DAGs: {len(rows)}"]
+                if wanted.unproven:
+                    lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
+                return Report(lines, {"airflow": facts})
+            api.say(error.message)
             lack = error
     raise lack
 
@@ -205,7 +237,7 @@ def _at_most(seconds: float, api: Api) -> Iterator[None]:
     try:
         with suppress(KeyboardInterrupt):
             yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SidecarError(
             UNSUPPORTED[0],
             f"{api.url} does not answer as Airflow 3.1 or later: {error!r}",
@@ -213,21 +245,29 @@ def _at_most(seconds: float, api: Api) -> Iterator[None]:
         ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        api.say("")
 
 
-def _errors(api: Api) -> Set[Broken]:
+def _errors(api: Api) -> dict[Fault, Row]:
     """
-    Return the import errors of a bundle.
+    Return the import errors of a bundle, with the fields of a DAG about the last parse.
     """
-    rows = api.rows("importErrors?", "import_errors", "can read on ImportError")
-    return {(row["filename"], row["stack_trace"]) for row in rows}
+    found = {}
+    for row in api.rows("importErrors?", "import_errors", "can read on ImportError"):
+        path = row["filename"]
+        what = VARIES.sub("", row["stack_trace"].strip().rpartition("\n")[2])
+        found[path, what] = row | {
+            "relative_fileloc": path,
+            "last_parsed_time": row["timestamp"],
+        }
+    return found
 
 
-def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Broken]) -> NotLive:
+def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Row]) -> NotLive:
     """
     Return why Airflow does not run what was deployed.
     """
-    broken = [broken_file(*one) for one in sorted(errors)]
+    broken = [broken_file(row["filename"], row["stack_trace"]) for row in errors]
     error = NotLive(
         "release_not_live",
         f"Airflow does not run {name} yet; behind: {len(lacks)}",
@@ -248,7 +288,7 @@ def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Broken]) -> N
 
 def _ended(row: Row) -> float:
     """
-    Return when the result of a DAG's last parse was stored, by Airflow's clock.
+    Return when the result of a file's last parse was stored, by Airflow's clock.
     """
     text = row["last_parsed_time"] or "1970-01-01T00:00:00Z"
     return datetime.fromisoformat(text).timestamp()

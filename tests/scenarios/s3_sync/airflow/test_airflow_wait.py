@@ -98,3 +98,7 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
             assert "ZeroDivisionError: division by zero" in ran.err
 
             check(deploy(old), old, one="old", gone="\u00e9")
+
+            if not is_folder:
+                back = ("rollback", make_release(new).revision, "--wait")
+                check(publisher.told(*back), new, one="new", two="new")

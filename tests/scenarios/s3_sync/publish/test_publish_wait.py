@@ -1,5 +1,6 @@
 """`s3-sync wait` and the answers of an Airflow, good and odd."""
 
+import os
 import time
 
 import pytest
@@ -83,10 +84,17 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
     """
-    Those from before do not count, unless it was published before, too. What the author
-    of a DAG writes into one takes no quadratic time, and is no line of the file.
+    Those from before do not count, wherever Airflow runs, unless it was published
+    before, too, or their file is new. What the author of a DAG writes into one takes no
+    quadratic time, and is no line of the file.
     """
     airflow.break_file("old.py", STACK)
+    moved = STACK.replace("/opt/dags/versions/1", "/tmp/2")
+    airflow.inject(
+        first(lambda: airflow.errors[0].update(stack_trace=moved)),
+        of("/dags"),
+        times=1,
+    )
     airflow.show("a", make_release(B).revision)
     site.publish(B, "--wait")
 
@@ -104,7 +112,27 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     problem = ran.facts()["problems"][0]
     assert ("b.py", 7, other.strip()) == tuple(problem.values())
     assert "b.py:7: Traceback" in ran.err and "\x1b" not in ran.err
-    assert ["b.py", "old.py"] == [one["path"] for one in again.facts()["problems"]]
+    assert ["old.py", "b.py"] == [one["path"] for one in again.facts()["problems"]]
+    fixed = {**C, "old.py": b"no, it is not"}
+    airflow.show("a", make_release(fixed).revision)
+    told = site.told("publish", write_files(site.dags, fixed), "--wait").facts()
+    assert ["old.py"] == [one["path"] for one in told["problems"]]
+
+
+def test_an_error_of_a_file_as_it_was_before_the_release_does_not_count(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", None)
+    changes = (
+        lambda: airflow.show("a", revision),
+        lambda: airflow.break_file("a.py", STACK),
+    )
+    airflow.inject(first(airflow.errors.clear), of("/dags"))
+    for change in changes:
+        airflow.inject(first(change), of("/dags"), times=1)
+    airflow.inject(first(list), of("/dags"), times=1)
+
+    site.succeed("wait")
 
 
 def test_a_release_that_is_written_again_counts_its_own_import_errors(
@@ -149,14 +177,36 @@ def test_a_release_that_was_there_before_another_arrives_once_more(
 def test_says_what_to_look_at_if_a_release_is_stuck(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
-    """Also if Airflow does not say before the publish which errors it has."""
+    """
+    Also if Airflow does not say before the publish which errors it has, and is busy
+    until the end.
+    """
     airflow.inject(answer_with(Answer(403)), of("/importErrors"), times=1)
+    later = answer_with(Answer(429, {"Retry-After": "600"}))
+    airflow.inject(later, lambda _: len(airflow.seen(of("/dags"))) > 1)
+    airflow.break_file("old.py", STACK)
     airflow.show("a", None)
 
-    ran = site.refuses("release_not_live", B, "--wait", "--timeout", "4s")
+    ran = site.refuses("release_not_live", B, "--wait", "--timeout", "8s")
 
     assert "SidecarDagBundle" in ran.err and "no DAG of the bundle has it" in ran.err
+    assert "does not answer: 429" in ran.err
+    assert 2 == len(airflow.seen(of("/dags")))
     assert B == site.current()
+
+
+def test_progress_is_one_line_of_a_terminal(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", None)
+    shown, terminal = os.openpty()
+
+    with open(terminal, "w") as screen:
+        site.run("wait", "--timeout", "5s", stderr=screen)
+        said = os.read(shown, 10_000).partition(b"\n")[0]
+
+    assert b"\r\x1b[KAirflow does not run " in said
+    assert b"\r\x1b[Ks3-sync wait: Airflow does not run" in said
 
 
 def test_names_who_published_meanwhile(
@@ -177,6 +227,7 @@ ODD = {
     "no errors": ("/importErrors", answer_with(Answer(403)), "airflow_denied",
                   "`can read on ImportError`"),
     "Airflow 2": ("/auth/token", answer_with(Answer(404)), "airflow_unsupported", "Airflow 3.1"),
+    "wrong URL": ("/dags", answer_with(Answer(404)), "airflow_unsupported", "/api/v2"),
     "Airflow 3.0": ("/dags", answer_with(Answer(200, {}, b'{"dags": [{}], "total_entries": 1}')),
                     "airflow_unsupported", "'bundle_name'"),
     "no sources": ("/dagSources/a", answer_with(Answer(403)), "airflow_denied",
@@ -197,9 +248,9 @@ def test_an_answer_that_is_of_no_use_is_one_clear_error_without_the_token(
     airflow.show("a", revision)
     what = [site.dags] if "Sources" in path else []
 
-    ran = site.fails(reason, "wait", *what, "--timeout", "4s")
+    ran = site.fails(reason, "wait", *what, "--timeout", "7s")
 
-    assert said in ran.err and ran.err.count("\n") == 2, ran
+    assert said in ran.err and ran.err.count("\n") <= 3, ran
     assert TOKEN not in ran.out + ran.err
     assert "Traceback" not in ran.err
 
@@ -245,29 +296,46 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
     """Without a bucket; errors that are there at first may be of the files before."""
     site.environment |= airflow.settings() | {"AWS_BUCKET": ""}
     dag = b"with DAG('x'):\r\n    pass"
-    helper = b"def make(): return DAG()"
-    write_files(site.dags, {"a.py": dag, "new.py": dag, "lib/helper.py": helper})
+    files = {
+        "a.py": dag,
+        "new.py": dag,
+        "lib/helper.py": b"def make(): return DAG()",
+        "sdk.py": b"@sdk.dag\ndef one(): pass\none()",
+        "typed.py": b"one: sdk.DAG = sdk.DAG('x')",
+        "skipped/x.py": dag,
+        ".airflowignore": b"skipped/",
+        "left.py": dag,
+        ".s3-sync-ignore": b"left.py",
+    }
+    write_files(site.dags, files)
     words = ("wait", site.dags, "--bundle", "of the chart")
     airflow.bundle = "of the chart"
-    for name in ("a", "gone", "lib.zip/c"):
+    for name in ("a", "gone", "left", "lib.zip/c"):
         airflow.show(name, None)
         airflow.sources[name] = "old"
     airflow.break_file("new.py", STACK)
 
-    ran = site.fails("import_errors", *words, "--timeout", "4s", code=4)
+    ran = site.fails("import_errors", *words, "--timeout", "9s", code=4)
     behind = [one["path"] for one in ran.facts()["problems"]]
-    assert ["new.py", "a.py", "gone.py", "new.py"] == behind
+    assert ["new.py", "a.py", "gone.py", "new.py", "sdk.py", "typed.py"] == behind
 
     del airflow.dags["gone"]
-    airflow.show("new", None)
-    airflow.sources |= dict.fromkeys(("a", "new"), "with DAG('x'):\n    pass")
+    for name in ("new", "sdk", "typed"):
+        airflow.show(name, None)
+        airflow.sources[name] = files[f"{name}.py"].decode()
+    airflow.sources["a"] = "with DAG('x'):\n    pass"
     airflow.forget()
+    airflow.inject(answer_with(Answer(404)), of("/dagSources/a"), times=1)
+    nothing = answer_with(Answer(200, {}, b'{"content": null}'))
+    airflow.inject(nothing, of("/dagSources/new"), times=1)
     airflow.inject(
         first(airflow.errors.clear),
         lambda one: bool(airflow.seen(of("/importErrors"))),
         times=1,
     )
-    assert {"a", "new", "lib.zip/c"} == set(site.succeed(*words)["airflow"]["dags"])
+    facts = site.succeed(*words)["airflow"]
+    assert {"a", "new", "sdk", "typed", "left", "lib.zip/c"} == set(facts["dags"])
+    assert ["left.py", "lib.zip/c.py", "lib/helper.py"] == facts["unproven"]
 
 
 @pytest.mark.parametrize("name", ["us.zipcodes.py", "loader.py"])
@@ -281,4 +349,4 @@ def test_a_folder_of_which_airflow_has_no_dag_is_not_live(
     )
     write_files(site.dags, {name: dag})
 
-    site.fails("release_not_live", "wait", site.dags, "--timeout", "3s")
+    site.fails("release_not_live", "wait", site.dags, "--timeout", "6s")
