@@ -27,12 +27,12 @@ _CUT = (
 
 class Reason(NamedTuple):
     """
-    One cause: what to do about it, and the pattern of its messages; empty if the
-    wrapper itself finds it.
+    One cause: what to do about it, and the pattern of its messages; one that matches
+    none if the wrapper itself finds it.
     """
 
     advice: str
-    said: str = ""
+    said: str = r"(?!)"
 
 
 # The first match wins: an exact cause comes before messages that only follow from it.
@@ -230,9 +230,9 @@ SERVER = "remote: "
 RELAYED = (SERVER, "fatal: remote error: ")
 # Over ssh, a server's own errors have no prefix, and git adds this.
 _THEY_ENDED = "Could not read from remote repository"
-# Whoever can push chooses names.
-_NAMES = re.compile(r"(?<=\s)'.*'")
-_SUBMODULE = re.compile("submodule path '")
+# A server chooses its words, and whoever can push chooses names.
+_FOREIGN = re.compile(rf"(?<=\s)'.*'|^({'|'.join(RELAYED)}).*")
+_SUBMODULE = "submodule path '"
 _UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
 
 
@@ -241,7 +241,7 @@ def failure(reason: str, message: str) -> SidecarError:
     Return the error for a reason of the table.
     """
     advice = REASONS[reason].advice
-    if _SUBMODULE.search(message):
+    if _SUBMODULE in message:
         advice = f"This is about the submodule, not GITSYNC_REPO. {advice}"
     return SidecarError(reason, message, advice)
 
@@ -255,28 +255,24 @@ def explain(said: str, doing: str) -> SidecarError:
     theirs = [line for line in lines if line.startswith(RELAYED)]
     own = [line for line in lines if not line.startswith(RELAYED)]
     # A server may say anything: its words count where git itself names no cause.
-    reason, line = _cause(own) or _cause(theirs) or ("git_sync_failed", "")
-    if not line:
-        return failure(reason, f"{doing}: {_short(said) or 'no error message'}")
+    reason, cause = _cause(own) or _cause(theirs) or ("git_sync_failed", lines)
     if reason == "target_full" and _THEY_ENDED in said:
         reason = "server_error"
     told = [x for x in theirs if x.startswith(SERVER) and x.isprintable()]
-    whose = [x for x in lines if _SUBMODULE.search(x)][-1:]
-    quoted = "\n".join(dict.fromkeys([*told, line, *whose]))
-    return failure(reason, f"{doing}: {_short(quoted)}")
+    whose = [x for x in lines if _SUBMODULE in x][-1:]
+    quoted = "\n".join(dict.fromkeys([*told, *cause, *whose]))
+    return failure(reason, f"{doing}: {_short(quoted) or 'no error message'}")
 
 
-def _cause(lines: list[str]) -> tuple[str, str] | None:
+def _cause(lines: list[str]) -> tuple[str, list[str]] | None:
     """
-    Return the first reason of the table that a line names, and the line.
+    Return the first reason of the table that a line names, and that line.
     """
     for reason, one in REASONS.items():
-        for line in lines if one.said else ():
-            text = line
-            if reason in LOCAL:
-                text = "" if line.startswith(RELAYED) else _NAMES.sub("''", line)
+        for line in lines:
+            text = _FOREIGN.sub("''", line) if reason in LOCAL else line
             if re.search(one.said, text, re.IGNORECASE):
-                return reason, line
+                return reason, [line]
     return None
 
 
