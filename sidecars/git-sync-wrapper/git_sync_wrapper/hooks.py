@@ -193,9 +193,7 @@ class Hooks:
 
     def _work(self, hook: Hook, commit: str) -> None:
         with suppress(CycleAbandoned), hook.turn:
-            while commit == self._newest:
-                if not self._run(hook, commit, self._fence):
-                    break
+            while commit == self._newest and self._run(hook, commit, self._fence):
                 self._fence.wait(hook.backoff_seconds)
 
     def _run(self, hook: Hook, commit: str, fence: Fence) -> str:

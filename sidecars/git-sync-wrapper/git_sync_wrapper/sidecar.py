@@ -50,8 +50,6 @@ class GitSyncMetrics(Registry):
             "name",
             "status",
         )
-        for metric in (self._syncs, self._durations):
-            metric.labels("noop")
 
     def count(self, status: str, seconds: float) -> None:
         """

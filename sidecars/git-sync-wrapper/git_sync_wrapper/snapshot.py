@@ -14,7 +14,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
@@ -397,14 +396,18 @@ def describe(git: Git, folder: str, commit: str, fence: Fence) -> dict[str, Any]
     Raises:
         CycleAbandoned: The fence was revoked.
     """
-    form = "--format=%an%x00%ct%x00%s"
+    words = [
+        "log",
+        "-1",
+        "--no-show-signature",
+        "--date=format-local:%FT%T+00:00",
+        "--format=%an%x00%cd%x00%s",
+        commit,
+    ]
     try:
-        said = git.ask(
-            ["log", "-1", "--no-show-signature", form, commit], folder, fence
-        )
-        author, at, subject = said.decode(errors="replace").rstrip("\n").split("\0")
-        moment = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
-    except (GitFailed, ValueError, OverflowError, OSError):
+        said = git.ask(words, folder, fence, TZ="UTC")
+        author, moment, subject = said.decode(errors="replace").rstrip("\n").split("\0")
+    except (GitFailed, ValueError):
         return {}
     return {"author": _text(author), "committed_at": moment, "subject": _text(subject)}
 
@@ -422,11 +425,8 @@ def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
     """
     names = ("author", "committed_at", "subject")
     commit = {name: _text(facts[name]) for name in names if facts.get(name)}
-    found = {
-        "commit": commit,
-        "last_change": _text(", ".join(_paths(facts, "changed"))),
-    }
-    return {name: shown for name, shown in found.items() if shown}
+    changed = ", ".join(_paths(facts, "changed"))
+    return {"commit": commit, "last_change": _text(changed)}
 
 
 def _paths(facts: Mapping[str, Any], name: str) -> list[str]:
