@@ -227,8 +227,7 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        unfiltered = engine.unfiltered(build.rows, fence)
-        lacks = [" ".join(each) for each in unfiltered.items()]
+        lacks = [" ".join(each) for each in engine.unfiltered(fence).items()]
         if lacks:
             facts["unfiltered"] = lacks
             log.warning("filter_missing", revision=commit, paths=lacks)
@@ -390,17 +389,17 @@ class Session:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
         hooks = self._parts.hooks
-        past = self._parts.past
-        is_one_shot = self._parts.settings.one_shot
-        if not is_one_shot:
+        if self._parts.settings.one_shot:
+            problem = hooks.announce_once(commit, fence)
+            if problem:
+                raise GitSyncExitError(
+                    "hook_failed",
+                    f"{commit} is published, but {problem}",
+                    REASONS["hook_failed"].advice,
+                )
+        else:
             hooks.announce(commit)
-        past.announced = commit
-        if is_one_shot and (problem := hooks.announce_once(commit, fence)):
-            raise GitSyncExitError(
-                "hook_failed",
-                f"{commit} is published, but {problem}",
-                REASONS["hook_failed"].advice,
-            )
+        self._parts.past.announced = commit
 
     def _count_failure(self, error: SidecarError) -> SidecarError:
         """

@@ -18,7 +18,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -27,7 +27,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.snapshot import NAMED_PATHS, Rows
+from git_sync_wrapper.snapshot import NAMED_PATHS
 from git_sync_wrapper.work_folder import (
     CANDIDATE,
     GIT,
@@ -80,7 +80,6 @@ class Engine:
         self._program = program
         self._options = options
         self._environ = for_git_sync(os.environ) | proxies.for_others(os.environ)
-        self._hash = os.environ.get("GIT_DEFAULT_HASH", "")
         self._git = git
 
     # --- a run
@@ -111,8 +110,9 @@ class Engine:
                 raise
             remote = self._git.answers(fence)
             # Once for the same: what stays then is no fault of the repository here.
-            asked = f"{self._options.source} {self._options.made_by} {self._hash}"
-            asked = f"{remote} {asked}"
+            options = self._options
+            form = self._environ.get("GIT_DEFAULT_HASH", "")
+            asked = f"{remote} {options.source} {options.made_by} {form}"
             if not remote or tried == asked:
                 raise
             self._note(f"{error.reason} {asked}")
@@ -130,13 +130,9 @@ class Engine:
         with explained(f"cannot clear {self.root}"):
             self._git.trusted = self.work.prepare(self._git.repo)
         last: deque[str] = deque(maxlen=LAST_LINES)
-
-        def hear(line: str) -> None:
-            last.append(self._log(line))
-
         # git-sync leaves a git configuration in its TMPDIR after each run.
         with self._git.logins.scratch() as folder:
-            code = self._call(access, folder, hear, fence, instead)
+            code = self._call(access, folder, last, fence, instead)
             said = read_text(os.path.join(folder, REPORT))
         if code == 0:
             return self._candidate()
@@ -154,7 +150,7 @@ class Engine:
         self,
         access: Access,
         folder: str,
-        hear: Callable[[str], None],
+        last: deque[str],
         fence: Fence,
         instead: Mapping[str, str],
     ) -> int:
@@ -194,7 +190,7 @@ class Engine:
                 command,
                 fence,
                 options.sync_timeout + GRACE_SECONDS,
-                child.Lines(hear),
+                child.Lines(lambda line: last.append(self._log(line))),
             )
         except child.DeadlinePassed:
             raise failure("sync_timeout", "git-sync did not end in time") from None
@@ -270,8 +266,7 @@ class Engine:
 
     def _note(self, reason: str) -> None:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            if reason != read_text(FAILED, store):
-                write_own(FAILED, reason.encode(), store)
+            write_own(FAILED, reason.encode(), store)
 
     # --- commits that are here
 
@@ -329,21 +324,18 @@ class Engine:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
 
-    def unfiltered(self, rows: Rows, fence: Fence) -> dict[str, str]:
+    def unfiltered(self, fence: Fence) -> dict[str, str]:
         """
         Return the first files of the checkout whose filter is set nowhere, and say so
         of each: they are as the server stores them, such as encrypted by git-crypt, or
         a pointer of Git LFS.
-
-        Args:
-            rows: All files of the checkout.
 
         Raises:
             CycleAbandoned: The fence was revoked.
         """
         options = self._options
         # Nearly no repository has filters, and to ask git costs as much as 200 files.
-        may_have = any(os.path.basename(path) == ATTRIBUTES for path in rows)
+        may_have = any(ATTRIBUTES in found[2] for found in os.walk(self.worktree))
         if not (may_have or options.git_config or options.sparse_checkout_file):
             return {}
         fields = b""

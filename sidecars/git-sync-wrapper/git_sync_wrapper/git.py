@@ -145,7 +145,7 @@ class Git:
         # For file:// git runs its server side on this machine, which reads only this
         # file.
         given = {
-            "GIT_CONFIG_GLOBAL": access.git_config,
+            "GIT_CONFIG_GLOBAL": self.logins.git_config,
             **access.environ,
             **environ,
         }

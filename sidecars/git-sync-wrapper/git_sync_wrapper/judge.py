@@ -98,9 +98,9 @@ class Judge:
             explained(f"cannot read {folder}"),
             volume.compared(folder) as (checkout, shown),
         ):
-            rows = snapshot.rows_of(checkout)
+            rows = snapshot.rows_of(checkout).items()
             # to changed files
-            links = {path for path, row in rows.items() if stat.S_ISLNK(row.mode)}
+            links = {path for path, row in rows if stat.S_ISLNK(row.mode)}
             paths = sorted(links.union(snapshot.changes(checkout, shown)))
         while True:
             try:
@@ -120,15 +120,13 @@ class Judge:
             fence.wait(ONCE_MORE_SECONDS)
         with fence:
             fence.blame = None
-        return refusal and self._with_filters(refusal, rows, fence)
+        return refusal and self._with_filters(refusal, fence)
 
-    def _with_filters(
-        self, refusal: RevisionRefused, rows: snapshot.Rows, fence: Fence
-    ) -> RevisionRefused:
+    def _with_filters(self, refusal: RevisionRefused, fence: Fence) -> RevisionRefused:
         """
         Return a refusal that names files without their filter as what they are.
         """
-        lacks = self._parts.engine.unfiltered(rows, fence)
+        lacks = self._parts.engine.unfiltered(fence)
         findings = [
             Finding(found.path, None, lacks[found.path])
             if found.path in lacks

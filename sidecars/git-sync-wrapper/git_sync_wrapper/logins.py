@@ -86,12 +86,10 @@ class Access:
     Args:
         repo: The URL of the repository.
         configs: git's configurations: key and value.
-        git_config: The path of a configuration file without secrets.
     """
 
     sent: list[Sent]
-    git_config: str
-    repo: str = ""
+    repo: str
     configs: list[tuple[str, str]] = field(default_factory=list, repr=False)
     environ: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -126,6 +124,9 @@ class Logins:
     """
     The logins of the settings, and the private folder for what must be a file.
 
+    Attributes:
+        git_config: The path of a configuration file without secrets.
+
     Raises:
         SettingsError: A password lacks its user, or a user's file its password.
         SidecarError: The private folder cannot be created.
@@ -150,9 +151,9 @@ class Logins:
         with _explained("cannot create a private folder"):
             self._private = PrivateFolder("git-sync-wrapper-", parent_folder())
             self.folder = self._private.path
-            self._git_config = os.path.join(self.folder, "gitconfig")
+            self.git_config = os.path.join(self.folder, "gitconfig")
             write_file(
-                self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False
+                self.git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False
             )
 
     def close(self) -> None:
@@ -169,7 +170,7 @@ class Logins:
             SidecarError: A secret cannot be read, or is not one.
             CycleAbandoned: The fence was revoked.
         """
-        access = Access([], self._git_config, self._options.repo)
+        access = Access([], self._options.repo)
         with _explained(f"cannot write to {self.folder}"):
             self._add_ssh(access)
         pairs = list(self._pairs())

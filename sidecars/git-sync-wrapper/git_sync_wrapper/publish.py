@@ -50,12 +50,10 @@ class Build(NamedTuple):
         name: The commit's hash, or with a number if that name is taken: names of
             snapshots are not used again while somebody may read them.
         changed: Its files that are not those of the published commit.
-        rows: All its files.
     """
 
     name: str
     changed: list[str]
-    rows: snapshot.Rows
 
 
 class Volume:
@@ -184,27 +182,25 @@ class Volume:
                 listed = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, listed):
-                        return Build(name, snapshot.changes(folder, shown), listed)
+                        return Build(name, snapshot.changes(folder, shown))
             name = commit
             number = 1
             while self.snapshots.has(name):
                 number += 1
                 name = f"{commit}.{number}"
             added: list[str] = []
-            rows: snapshot.Rows = {}
 
             def fill(new: int) -> None:
                 added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
-                rows.update(snapshot.rows_of(new))
-                text = json.dumps(rows).encode()
+                text = json.dumps(snapshot.rows_of(new)).encode()
                 write_own(name + LIST, text, self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
 
             self.snapshots.add(name, fill, fence)
             self._new = name
-        return Build(name, added, rows)
+        return Build(name, added)
 
     def show(
         self,
@@ -294,11 +290,7 @@ class Volume:
     def _remove_lists(self) -> None:
         for name in os.listdir(self.store):
             folder = name.removesuffix(LIST)
-            if (
-                folder != name
-                and not folder.startswith(".")
-                and not self.snapshots.has(folder)
-            ):
+            if folder != name and not self.snapshots.has(folder):
                 remove_tree(name, self.store)
 
 
