@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -269,18 +268,22 @@ def test_a_private_folder_without_room_is_named(here: GitSite) -> None:
 
 
 def test_a_full_volume_of_the_link_alone_drops_no_kept_commit(here: GitSite) -> None:
-    with small_volume(here.root / "links", "16k,nr_inodes=9") as folder:
-        wrapper = here.wrapper(GITSYNC_LINK="links/repo")
+    with small_volume(here.folder / "links", "1m,nr_inodes=3") as folder:
+        link = folder / "repo"
+        wrapper = here.wrapper(GITSYNC_LINK=str(link))
         wrapper.wait_until_ready()
-        first = os.path.realpath(folder / "repo")
-        here.repository.commit({"dag.py": "x = 2\n"})
-        wrapper.wait_for(
-            lambda: first != os.path.realpath(folder / "repo"), "the next one"
-        )
-        with suppress(OSError):
-            for number in range(9):
-                (folder / f"{number}").touch()
-        here.repository.commit({"dag.py": "x = 3\n"})
+        wrapper.kill()
+        first = link.resolve()
+        (folder / "repo.next-snapshot").symlink_to("of-a-killed-process")
+        here.commit_revision(2)
+        wrapper.start()
+        wrapper.wait_for(lambda: first != link.resolve(), "the next one")
+        assert ["repo"] == os.listdir(folder)
+        (folder / "other").touch()
+        newest = here.commit_revision(3)
         wrapper.wait_for_event("cycle_failed", reason="target_full")
+        (folder / "other").unlink()
+        wrapper.wait_for(lambda: newest == link.resolve().name, "it has room")
+        wrapper.kill()
 
-        assert os.path.isdir(first), wrapper.log()[-4000:]
+        assert first.is_dir(), wrapper.log()[-4000:]

@@ -12,7 +12,6 @@ from tests.support.git.git_server import credentials_of
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, LoopbackServer, Request
-from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -73,22 +72,6 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
     for line in lines:
         commit, folder, link = line.split()
         assert commit in folder and commit in link
-
-
-def test_a_link_on_another_volume_is_swapped_as_well(here: GitSite) -> None:
-    with small_volume(here.folder / "links", "1m") as folder:
-        link = folder / "repo"
-        wrapper = here.wrapper(GITSYNC_LINK=str(link))
-        wrapper.wait_for_event("commit_published")
-        wrapper.kill()
-        (folder / "repo.next-snapshot").symlink_to("of-a-killed-process")
-        newest = here.commit_revision(2)
-        wrapper.start()
-        wrapper.wait_for_event("commit_published", revision=newest)
-
-        wait_until(lambda: newest == link.resolve().name, "the link shows it")
-        assert ["repo"] == [path.name for path in folder.iterdir()]
-        wrapper.kill()
 
 
 def _lines(path: Path) -> list[str]:

@@ -11,7 +11,6 @@ from tests.conftest import Counts
 from tests.support.git.git_sync import GitSite, corrupt
 from tests.support.http.faults import hang
 from tests.support.machine.volumes import small_volume
-from tests.support.waiting import wait_until
 
 
 def shallow_lock(root: Path) -> None:
@@ -100,21 +99,6 @@ def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) ->
         subprocess.run("seq 500 | xargs touch", shell=True, cwd=here.root)
 
         here.wait_until_shown(before, wrapper.start())
-        wrapper.kill()
-
-
-def test_a_link_without_room_fails_the_cycle_until_it_has_some(here: GitSite) -> None:
-    """What has just been made for it is no older commit that could go instead."""
-    with small_volume(here.folder / "links", "1m,nr_inodes=3") as folder:
-        link = folder / "repo"
-        wrapper = here.wrapper(GITSYNC_LINK=str(link))
-        wrapper.wait_for_event("cycle_finished")
-        (folder / "other").touch()
-        newest = here.commit_revision(2)
-
-        assert "target_full" == wrapper.wait_for_event("cycle_failed")["reason"]
-        (folder / "other").unlink()
-        wait_until(lambda: newest == link.resolve().name, "the link shows it")
         wrapper.kill()
 
 
