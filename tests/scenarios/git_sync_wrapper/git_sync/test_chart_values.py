@@ -19,7 +19,6 @@ import yaml
 from tests.chart import rendering
 from tests.support.daemon import Settings, SidecarProcess
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
-from tests.support.git.github import GitHubApi, write_key
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.machine.users import as_user
 from tests.support.program import own_port
@@ -75,14 +74,6 @@ a tag and variables:
     - {name: GITSYNC_SYNC_TIMEOUT, value: 360s}
     - {name: GIT_SYNC_TIMEOUT, value: '120'}
     - {name: GITSYNC_GROUP_WRITE, value: 'true'}
-
-a GitHub App:
-  branch: main
-  env:
-    - {name: GITSYNC_GITHUB_BASE_URL, value: the one of this test}
-    - {name: GITSYNC_GITHUB_APP_CLIENT_ID, value: Iv1.0123456789abcdef}
-    - {name: GITSYNC_GITHUB_APP_INSTALLATION_ID, value: '7'}
-    - {name: GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE, value: /etc/git-secret/key.pem}
 """)
 REFUSED = yaml.safe_load("""
 a branch that does not exist: {branch: mian}
@@ -93,13 +84,12 @@ a branch and a revision: {branch: main, rev: v1.2}
 
 class Pod(NamedTuple):
     """
-    The containers of the chart's pods, the URL of the repository, the API of GitHub,
-    the ref that its user wants, and a volume for each of the two programs.
+    The containers of the chart's pods, the URL of the repository, the ref that its user
+    wants, and a volume for each of the two programs.
     """
 
     containers: dict[str, dict[str, Any]]
     repo: str
-    github: str
     ref: str
     volumes: dict[Path, GitSite]
 
@@ -111,7 +101,6 @@ class Pod(NamedTuple):
         container = self.containers[name]
         here = {
             "REPO": self.repo,
-            "GITHUB_BASE_URL": self.github,
             "ROOT": str(site.root),
             "HTTP_BIND": f"127.0.0.1:{own_port()}",
             "ADD_USER": "false",  # the image has the user
@@ -161,10 +150,6 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
         other = GitSite(site.server, folder / "other", engine)
         stack.callback(other.close)
         repo = site.server.url()
-        api = stack.enter_context(GitHubApi())
-        if "GitHub" in request.param:
-            write_key(folder / "key.pem")
-            site.server.judge = lambda _, word, __: word.startswith("ghs_")
         if "credentialsSecret" in values:
             word = SECRET["PASSWORD"] if request.param in VALUES else "the next one"
             site.server.accept((SECRET["USERNAME"], word))
@@ -181,7 +166,7 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
         commit(site, 1)
         ref = values.get("branch", "v2-2-stable")
         volumes = {WRAPPER: site, engine: other}
-        yield Pod(containers, repo, f"{api.endpoint}/", ref, volumes)
+        yield Pod(containers, repo, ref, volumes)
 
 
 def commit(site: GitSite, number: int) -> dict[str, str]:
