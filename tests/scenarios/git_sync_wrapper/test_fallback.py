@@ -75,7 +75,7 @@ def test_a_refused_pin_is_the_reason_beside_what_was_published_before(
     here: GitSite,
 ) -> None:
     before = good(here)
-    here.wrapper("--one-time").wait_for_exit()
+    here.run_once()
     wrapper = here.wrapper(GITSYNC_REF=bad(here), **GATE)
 
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
@@ -105,8 +105,7 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     hook = script(here.folder / "hook", f"touch {here.folder}/$GITSYNC_HASH")
     given = {**wrapper.environment, "GITSYNC_EXECHOOK_COMMAND": hook}
     for _ in ("beside it", "after it"):
-        one_shot = here.wrapper("--one-time", **given)
-        assert 0 == one_shot.wait_for_exit().code
+        one_shot = here.run_once(**given)
         (ended,) = one_shot.find_events("cycle_finished", reason="revision_refused")
         assert refused in ended["error"]
         (here.folder / before).unlink()

@@ -170,7 +170,7 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(
     first = here.link.resolve()
     assert "a.py" == os.readlink(first / "link.py")
     assert os.access(first / "run.sh", os.X_OK)
-    assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
+    here.run_once()
     here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
     tree = here.link.resolve()
     assert not (tree / "a.py").samefile(first / "a.py")

@@ -156,8 +156,7 @@ def test_whatever_is_planted_at_a_name_is_replaced(
         if is_running:
             wrapper.wait_for(lambda: commit == shown(here), what)  # noqa: B023 - called at once
         else:
-            wrapper = here.wrapper("--one-time", **SUBFOLDER)
-            assert 0 == wrapper.wait_for_exit().code, f"{what}: {wrapper.log()[-4000:]}"
+            wrapper = here.run_once(**SUBFOLDER)
 
         assert commit == shown(here), f"{what}: {wrapper.log()[-4000:]}"
         content = (here.root / "links/repo/dag.py").read_text()

@@ -74,8 +74,7 @@ def test_a_repository_that_moved_on_its_server_is_followed(here: GitSite) -> Non
     """As GitHub and GitLab do for a renamed repository, or a URL without `.git`."""
     here.server.inject(redirect(f"/dags.git{REFS}"), match=is_of("dags"))
     url = here.server.url("dags")
-    one_shot = here.wrapper("--one-time", GITSYNC_REPO=url)
-    assert 0 == one_shot.wait_for_exit().code, one_shot.log()
+    here.run_once(GITSYNC_REPO=url)
     wrapper = here.wrapper(GITSYNC_REPO=url)
     here.wait_until_shown(here.commit_revision(2), wrapper)
     here.wait_until_shown(here.commit_revision(3), wrapper)

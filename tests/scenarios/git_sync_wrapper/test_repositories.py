@@ -21,9 +21,7 @@ def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:
     wrapper.sync()
 
     assert {"a.py": b"a = 2\n"} == here.files()
-    assert (
-        0 == here.wrapper("--one-time", GIT_DEFAULT_HASH="sha256").wait_for_exit().code
-    )
+    here.run_once(GIT_DEFAULT_HASH="sha256")
     assert second == wrapper.wait_until_ready().json()["revision"]
 
 
@@ -106,10 +104,7 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     (here.store / "published.json").unlink()
     wrapper.sync()
     assert [data, keys] == record(here)["unfiltered"]
-    one_shot = here.wrapper(
-        "--one-time", GITSYNC_ROOT=str(here.folder / "another"), **config
-    )
-    assert 0 == one_shot.wait_for_exit().code, one_shot.log()
+    here.run_once(GITSYNC_ROOT=str(here.folder / "another"), **config)
     assert b"UP\n" == here.files()["up.txt"]
 
     here.repository.commit({"dag.py": POINTER, ".gitattributes": "*.py filter=lfs\n"})

@@ -6,10 +6,10 @@ faults.
 from __future__ import annotations
 
 import base64
-import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.support.git.git_repository import ENVIRONMENT, Repository
 from tests.support.http.loopback import Answer, LoopbackServer, Request
@@ -31,22 +31,15 @@ class GitServer(LoopbackServer):
     time.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        tls: ssl.SSLContext | None = None,
-        host: str = "127.0.0.1",
-    ) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
         """
         Describe a server that requires no credentials.
 
         Args:
             folder: The folder with the repositories.
-            tls: Serve HTTPS with this context.
-            host: A loopback address or name.
+            options: Those of every server on loopback.
         """
-        super().__init__(tls=tls, host=host)
+        super().__init__(**options)
         self.folder = folder
         self.judge: Judge | None = None
         """Decides about credentials; None = no credentials are required."""

@@ -137,6 +137,14 @@ class GitSite:
         """
         return self.describe(*arguments, **settings).start()
 
+    def run_once(self, **settings: str | None) -> SidecarProcess:
+        """
+        Run a one-shot, which must succeed.
+        """
+        one_shot = self.wrapper("--one-time", **settings)
+        assert 0 == one_shot.wait_for_exit().code, one_shot.log()[-4000:]
+        return one_shot
+
     def publish(self, **settings: str | None) -> SidecarProcess:
         """
         Start a wrapper and wait until it publishes the head of the branch.
@@ -298,8 +306,8 @@ def chart_environment(site: GitSite, **more: str) -> dict[str, str]:
         "ROOT": str(site.root),
         "DEPTH": "1",
         "ADD_USER": "true",
+        "HTTP_BIND": "127.0.0.1:0",
     }
-    both["HTTP_BIND"] = "127.0.0.1:0"
     for name, value in {**both, **more}.items():
         values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value
     return values
