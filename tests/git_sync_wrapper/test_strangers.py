@@ -5,7 +5,6 @@ What whoever can write to the volume says: each reader answers, or says nothing.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from pathlib import Path
 from unittest.mock import Mock
@@ -37,13 +36,10 @@ def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
         Path(name, COMMIT).mkdir()
         Path(name, "published.json").write_bytes(record)
         Path(name, "rows").write_bytes(rows)
-        folder = os.open(name, os.O_RDONLY)
-        try:
+        with opened(name) as folder:
             published = read_record(COMMIT, folder)
             found = read_rows("rows", folder) or {}
             differing(found, folder)
-        finally:
-            os.close(folder)
 
     assert published.commit == COMMIT
     assert math.isfinite(published.published_at or 0)
