@@ -147,16 +147,14 @@ Found: TypeAlias = tuple[str, int, str, os.stat_result, bool]
 def compare(checkout: int, shown: int | None) -> Iterator[Found]:
     """
     Yield what is in a checkout, as :func:`walk` does, and whether it is a file that is
-    equal to the one at the same path of what is shown.
+    not equal to the one at the same path of what is shown.
     """
     for path, folder, name, found in walk(checkout):
         is_file = name != GIT and not stat.S_ISDIR(found.st_mode)
-        is_equal = (
-            is_file
-            and shown is not None
-            and _is_equal(name, folder, found, path, shown)
+        is_changed = is_file and (
+            shown is None or not _is_equal(name, folder, found, path, shown)
         )
-        yield path, folder, name, found, is_equal
+        yield path, folder, name, found, is_changed
 
 
 def changes(checkout: int, shown: int | None) -> list[str]:
@@ -164,9 +162,7 @@ def changes(checkout: int, shown: int | None) -> list[str]:
     Return the files of a checkout that are not equal to the shown ones.
     """
     return sorted(
-        path
-        for path, _, name, found, is_equal in compare(checkout, shown)
-        if not (is_equal or name == GIT or stat.S_ISDIR(found.st_mode))
+        path for path, *_, is_changed in compare(checkout, shown) if is_changed
     )
 
 
@@ -194,18 +190,18 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
         OSError: Something cannot be read, or the disk is full.
     """
     changed = []
-    for path, folder, name, found, is_equal in compare(checkout, shown):
+    for path, folder, name, found, is_changed in compare(checkout, shown):
         if stat.S_ISDIR(found.st_mode):
             os.mkdir(path, FOLDER_MODE, dir_fd=new)
         elif name == GIT:
             pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
             pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
             write_file(path, pointer, 0o644, fsync=False, dir_fd=new)
-        elif is_equal and shown is not None:
-            link_file(path, shown, path, new)
-        else:
+        elif is_changed or shown is None:
             link_file(name, folder, path, new)
             changed.append(path)
+        else:
+            link_file(path, shown, path, new)
     return sorted(changed)
 
 
