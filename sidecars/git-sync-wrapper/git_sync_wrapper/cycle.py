@@ -79,8 +79,6 @@ class Session:
             if past.readiness.ready and not os.path.exists(parts.options.link):
                 past.readiness = past.readiness._replace(problem=error)
             parts.metrics.git_sync.count("error", time.monotonic() - started)
-            if error is not found:
-                self._arrived = ""
             raise self._count_failure(error) from found
         if outcome.result != "waiting":
             parts.past.failures = 0

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from git_sync_wrapper.http_request import client_library, send
+from git_sync_wrapper.http_request import send
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.work_folder import STORE
 from sidecar_runtime import child
@@ -117,7 +117,6 @@ def webhook(options: Options) -> list[Hook]:
     """
     if not options.webhook_url:
         return []
-    client_library()  # at the start: it takes longer than some receivers to answer
     expected = options.webhook_success_status  # 0 or less: any status
 
     def run(commit: str, _: str, __: Fence) -> None:

@@ -26,16 +26,6 @@ class Answer(NamedTuple):
     body: str
 
 
-def client_library() -> Any:
-    """
-    Load the library that :func:`send` uses; whoever has little time to send a request
-    should load it before.
-    """
-    import urllib3  # noqa: PLC0415 - few have a webhook or such a service
-
-    return urllib3
-
-
 def send(
     method: str,
     address: str,
@@ -56,7 +46,8 @@ def send(
     Raises:
         OSError: There is no answer in time, or the address is not a URL.
     """
-    urllib3 = client_library()
+    import urllib3  # noqa: PLC0415 - few have a webhook or such a service
+
     util = urllib3.util
     made: list[Any] = []
     is_late = threading.Event()
