@@ -203,9 +203,16 @@ class GitSite:
         """
         Yield ids and command lines of all processes that work for this site.
         """
-        for pid, line in commands().items():
-            if str(self.folder) in line or f"={self.folder}/" in _environment_of(pid):
-                yield pid, line
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with suppress(OSError):
+                raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+                line = raw.replace(b"\0", b" ").decode(errors="replace").strip()
+                environ = Path(f"/proc/{pid}/environ").read_text(errors="replace")
+                is_ours = str(self.folder) in line or f"={self.folder}/" in environ
+                # nor this process and its readers
+                is_test = pid == os.getpid() or revisions.__file__ in line
+                if line and is_ours and not is_test:
+                    yield pid, line
 
     def kill_engine(self) -> None:
         """
@@ -249,22 +256,6 @@ def git_site(
             site.close()
 
 
-def commands() -> dict[int, str]:
-    """
-    Return this machine's processes and command lines, except this process and its
-    readers.
-    """
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            with suppress(OSError):
-                raw = Path(f"/proc/{name}/cmdline").read_bytes()
-                line = raw.replace(b"\0", b" ").decode(errors="replace").strip()
-                if line and revisions.__file__ not in line:
-                    found[int(name)] = line
-    return found
-
-
 def corrupt(root: Path) -> None:
     """
     Damage every object of git-sync's repository in this root.
@@ -274,12 +265,6 @@ def corrupt(root: Path) -> None:
             with suppress(FileNotFoundError):
                 path.chmod(0o644)
                 path.write_bytes(b"damaged")
-
-
-def _environment_of(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    return ""
 
 
 def chart_environment(site: GitSite, **more: str) -> dict[str, str]:
