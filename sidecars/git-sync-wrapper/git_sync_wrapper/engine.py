@@ -335,7 +335,7 @@ class Engine:
         """
         options = self._options
         # Nearly no repository has filters, and to ask git costs as much as 200 files.
-        may_have = any(ATTRIBUTES in found[2] for found in os.walk(self.worktree))
+        may_have = any(ATTRIBUTES in names for *_, names in os.walk(self.worktree))
         if not (may_have or options.git_config or options.sparse_checkout_file):
             return {}
         fields = b""

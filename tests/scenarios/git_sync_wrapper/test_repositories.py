@@ -104,7 +104,8 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     (here.store / "published.json").unlink()
     wrapper.sync()
     assert [data, keys] == record(here)["unfiltered"]
-    here.run_once(GITSYNC_ROOT=str(here.folder / "another"), **config)
+    one_shot = here.run_once(GITSYNC_ROOT=str(here.folder / "another"))
+    assert one_shot.find_events("filter_missing"), "without a filter of its own"
     assert b"UP\n" == here.files()["up.txt"]
 
     here.repository.commit({"dag.py": POINTER, ".gitattributes": "*.py filter=lfs\n"})
