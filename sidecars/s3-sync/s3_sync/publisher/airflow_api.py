@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 from urllib.request import HTTPErrorProcessor, Request, build_opener
 
-from s3_sync.publisher.releases import write
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError, printable
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 
 REQUEST_SECONDS = 60.0
 # Waits before a request: doubled before each next try, up to half a minute.
@@ -46,6 +44,8 @@ OTHER = (
     "airflow_unreachable",
     "Check AIRFLOW_API_URL, HTTPS_PROXY, SSL_CERT_FILE, and what is in front of Airflow.",
 )
+# A DAG or an import error as the API shows it.
+Row = dict[str, Any]
 
 
 class _AsItIs(HTTPErrorProcessor):
@@ -66,6 +66,7 @@ class Api:
     Args:
         environ: Has its URL, and a token, or user and password.
         bundle: The name of the bundle that is asked for.
+        say: Shows why it waits before it asks again.
 
     Raises:
         SettingsError: A variable is missing or wrong.
@@ -73,7 +74,9 @@ class Api:
             Neither contains the token or the password.
     """
 
-    def __init__(self, environ: Mapping[str, str], bundle: str) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], bundle: str, say: Callable[[str], None]
+    ) -> None:
         url, token, user, password = (
             environ.get(f"AIRFLOW_API_{name}", "").strip()
             for name in ("URL", "TOKEN", "USERNAME", "PASSWORD")
@@ -92,7 +95,7 @@ class Api:
         self._login = json.dumps({"username": user, "password": password}).encode()
         self._headers = {"Content-Type": "application/json"}
         self._bundle = bundle
-        self._said = ""
+        self._say = say
         self._opener = build_opener(_AsItIs)
 
     def log_in(self) -> None:
@@ -102,14 +105,14 @@ class Api:
         token = self._token or self.ask("/auth/token", body=self._login)["access_token"]
         self._headers["Authorization"] = f"Bearer {token}"
 
-    def rows(self, path: str, name: str, right: str) -> list[dict[str, Any]]:
+    def rows(self, path: str, name: str, right: str) -> list[Row]:
         """
         Return the bundle's rows of a collection, which is read in pages.
 
         Args:
             right: The permission that it needs.
         """
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         while True:
             answer = self.ask(
                 f"/api/v2/{path}limit={PAGE_ROWS}&offset={len(rows)}", right
@@ -117,18 +120,6 @@ class Api:
             rows += answer[name]
             if not answer[name] or len(rows) >= answer["total_entries"]:
                 return [row for row in rows if row["bundle_name"] == self._bundle]
-
-    def say(self, text: str) -> None:
-        """
-        Show progress on standard error: one line that changes on a terminal, else one
-        for each change.
-        """
-        text = printable(text)
-        if sys.stderr.isatty():
-            write(sys.stderr, f"\r\x1b[K{text:.79}")
-        elif text not in ("", self._said):
-            self._said = text
-            write(sys.stderr, f"{text}\n")
 
     def source(self, dag_id: str) -> list[str]:
         """
@@ -176,4 +167,4 @@ class Api:
                     pause = max(pause, int(asked[:5]))
             except (OSError, HTTPException) as error:
                 why = str(error) or type(error).__name__
-            self.say(f"{self.url} does not answer: {why}")
+            self._say(f"{self.url} does not answer: {why}")

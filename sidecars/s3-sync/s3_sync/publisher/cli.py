@@ -19,6 +19,7 @@ from typing import Any
 from s3_sync.names import RESERVED
 from s3_sync.publisher import catalog, folder, gate, publish, releases, wait
 from s3_sync.publisher.airflow_api import Api
+from s3_sync.publisher.releases import Report, show, write
 from s3_sync.publisher.store import Store
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.signature import Keys, Signer, read_signer
@@ -37,7 +38,6 @@ from sidecar_runtime.errors import (
     SettingsError,
     SidecarError,
     json_text,
-    printable,
 )
 from sidecar_runtime.parsers import YEAR_SECONDS, count, duration
 from sidecar_runtime.usage import make_parser
@@ -203,8 +203,11 @@ def read_arguments(words: Sequence[str]) -> Namespace:
             argument, is_optional, default = word.partition("?")
             how = HOW.get(argument, {})
             if not argument.startswith("-"):
-                how = {"metavar": argument.upper(), "default": default or None}
-                how["nargs"] = is_optional or None
+                how = {
+                    "metavar": argument.upper(),
+                    "default": default or None,
+                    "nargs": is_optional or None,
+                }
             command.add_argument(argument, help=HELP[argument], **how)
     if words[0] not in COMMANDS:
         return parser.parse_args(words)
@@ -213,9 +216,10 @@ def read_arguments(words: Sequence[str]) -> Namespace:
     arguments = command.parse_intermixed_args(words[1:], Namespace(command=words[0]))
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be
     # omitted.
-    if words[0] == "rollback" and releases.is_url(arguments.revision):
-        revision = "previous" if arguments.url is None else arguments.url
-        arguments.revision, arguments.url = revision, arguments.revision
+    if words[0] == "rollback" and _URL.match(arguments.revision):
+        url = arguments.revision
+        arguments.revision = arguments.url or "previous"
+        arguments.url = url
     if arguments.gate != AIRFLOW and (arguments.airflow_python or arguments.gate_allow):
         command.error("--airflow-python and --gate-allow require --gate airflow")
     return arguments
@@ -229,7 +233,7 @@ def run(arguments: Namespace, environ: Environ) -> int:
     try:
         report = _run(arguments, environ)
     except SidecarError as error:
-        report = releases.Report([], {}, error)
+        report = Report([], {}, error)
     lines, facts, failure = report
     if failure is not None:
         findings = getattr(failure, "findings", ())
@@ -237,44 +241,43 @@ def run(arguments: Namespace, environ: Environ) -> int:
         for finding in findings:
             said += [f"    {line}" for line in str(finding).splitlines()]
         said.append(f"  {failure.advice}")
-        for line in filter(str.strip, said):
-            releases.write(sys.stderr, f"{printable(line)}\n")
+        write(sys.stderr, *filter(str.strip, said))
         facts |= {
             "result": "failed",
             "problems": [one._asdict() for one in findings],
             **failure.log_fields(),
         }
-    shown = [json_text(facts)] if arguments.output == "json" else map(printable, lines)
-    releases.write(sys.stdout, "".join(f"{line}\n" for line in shown))
+    shown = [json_text(facts)] if arguments.output == "json" else lines
+    write(sys.stdout, *shown)
     return EXIT_DONE if failure is None else failure.exit_code
 
 
-def _run(arguments: Namespace, environ: Environ) -> releases.Report:
+def _run(arguments: Namespace, environ: Environ) -> Report:
     """
     Run a command, and wait for Airflow if it is told to; return its answer.
 
     Raises:
         SidecarError: The command failed.
     """
-    if arguments.command == "wait" and not releases.is_url(arguments.url or "s3://"):
-        asked = Api(environ, arguments.bundle)
-        return wait.wait(wait.Folder(arguments.url, asked), asked, arguments.timeout)
+    waits = arguments.command == "wait"
+    api = None
+    if waits or (arguments.wait and not arguments.dry_run):
+        # Its settings are wrong before anything is published.
+        api = Api(environ, arguments.bundle, show)
+        if waits and not _URL.match(arguments.url or "s3://"):
+            return wait.wait(wait.Folder(arguments.url, api), api, arguments.timeout)
     # A diff of two URLs needs no place of its own.
-    places = filter(releases.is_url, (arguments.before, arguments.after))
+    places = filter(_URL.match, filter(None, (arguments.before, arguments.after)))
     url = arguments.target or arguments.url or next(places, None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
     store = Store(settings, keys, arguments.profile)
-    api = None
-    if arguments.command == "wait" or (arguments.wait and not arguments.dry_run):
-        api = Api(
-            environ, arguments.bundle
-        )  # its settings are wrong before anything is published
     airflow = None
     if arguments.gate == AIRFLOW:
-        home = environ.get("AIRFLOW_HOME", os.devnull)
         airflow = gate.Airflow(
-            arguments.airflow_python or "python", home, arguments.gate_allow
+            arguments.airflow_python or "python",
+            environ.get("AIRFLOW_HOME", os.devnull),
+            arguments.gate_allow,
         )
     origin = folder.find_origin(environ)
     origin["message"] = arguments.message or origin["message"]
@@ -297,12 +300,12 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         live = wait.wait(wait.Release(store), api, arguments.timeout, before, changed)
     except SidecarError as error:
         return report._replace(failure=error)
-    return releases.Report(report.lines + live.lines, report.facts | live.facts)
+    return Report(report.lines + live.lines, report.facts | live.facts)
 
 
 def _act(
     arguments: Namespace, environ: Environ, order: publish.Order, settings: Settings
-) -> releases.Report:
+) -> Report:
     """
     Run one of the other commands.
     """
@@ -337,7 +340,7 @@ def _act(
             for text in (arguments.before, arguments.after):
                 place = store
                 name = text
-                if releases.is_url(text):
+                if _URL.match(text):
                     place = Store(_settings(arguments, environ, text), store.keys)
                     name = "current"
                 catalog.read_existing(place)
@@ -356,7 +359,7 @@ def _act(
         case "pin" | "unpin" as name:
             return releases.pin(store, arguments.revision, name)
         case _:
-            return releases.Report([], {})
+            return Report([], {})
 
 
 def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settings:

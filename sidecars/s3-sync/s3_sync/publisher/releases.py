@@ -7,16 +7,38 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3_sync.names import short
-from s3_sync.publisher import catalog
+from s3_sync.publisher.catalog import (
+    DAY,
+    DIGITS,
+    CatalogEntry,
+    damaged,
+    find_manifest,
+    list_releases,
+    read_current,
+    read_existing,
+    read_manifest,
+    read_pins,
+    resolve,
+)
 from s3_sync.publisher.store import Store
-from s3_sync.release import format as form
-from sidecar_runtime.errors import SidecarError
+from s3_sync.release.format import (
+    BUNDLE_FOLDER,
+    Manifest,
+    bundle_key,
+    is_of_release,
+    manifest_key,
+    pin_key,
+    time_text,
+)
+from sidecar_runtime.errors import SidecarError, printable
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 48
@@ -39,17 +61,33 @@ class Report(NamedTuple):
     failure: SidecarError | None = None
 
 
-def write(stream: Any, text: str) -> None:
+def write(stream: Any, *lines: str, begin: str = "", end: str = "\n") -> None:
     """
-    Write a text to an output; to a full disk, nothing, also at the end of the process:
+    Write lines to an output; to a full disk, nothing, also at the end of the process:
     the exit code says what was done.
     """
     try:
         stream.reconfigure(errors="backslashreplace")
-        stream.write(text)
+        for line in lines:
+            stream.write(f"{begin}{printable(line)}{end}")
         stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@lru_cache(maxsize=1)  # what it shows already is not shown again
+def show(text: str) -> None:
+    """
+    Show progress on standard error: one line that changes on a terminal, else one for
+    each change.
+
+    Args:
+        text: What is waited for; empty: nothing more.
+    """
+    if sys.stderr.isatty():
+        write(sys.stderr, printable(text)[:79], begin="\r\x1b[K", end="")
+    elif text:
+        write(sys.stderr, text)
 
 
 def size_text(size_bytes: int) -> str:
@@ -73,10 +111,10 @@ def releases(store: Store, limit: int) -> Report:
     Args:
         limit: How many at most; 0: all.
     """
-    current = catalog.read_current(store, forces=True)
+    current = read_current(store, forces=True)
     names = current.names
-    states = [*names.items(), *(("pinned", pin) for pin in catalog.read_pins(store))]
-    found = catalog.list_releases(store)
+    states = [*names.items(), *(("pinned", pin) for pin in read_pins(store))]
+    found = list_releases(store)
     found.sort(key=lambda entry: entry.revision != names.get("current"))
     rows = [_facts(store, entry, states) for entry in found[: limit or None]]
     older = len(found) - len(rows)
@@ -88,14 +126,16 @@ def releases(store: Store, limit: int) -> Report:
         "older": older,
         "signed_by": current.signed_by,
     }
-    lines = _table([HEAD, *map(_row, rows)]) if rows else []
+    table = [HEAD, *map(_row, rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
     if older:
         lines.append(f"and {older} older releases; --limit 0 lists all")
     return Report(lines, facts, current.refusal)
 
 
 def _facts(
-    store: Store, entry: catalog.CatalogEntry, states: Sequence[tuple[str, str]]
+    store: Store, entry: CatalogEntry, states: Sequence[tuple[str, str]]
 ) -> Facts:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
@@ -103,10 +143,10 @@ def _facts(
     Args:
         states: Each state, and the revision that has it.
     """
-    manifest = catalog.find_manifest(store, entry.revision)
+    manifest = find_manifest(store, entry.revision)
     facts: Facts = {
         "revision": entry.revision,
-        "used_at": form.time_text(entry.used_at),
+        "used_at": time_text(entry.used_at),
         "state": [name for name, revision in states if revision == entry.revision],
     }
     if manifest is None:
@@ -135,14 +175,6 @@ def _row(facts: Facts) -> Sequence[Any]:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """
-    Return rows as lines with aligned columns.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
 # --- diff
 
 
@@ -168,7 +200,7 @@ class Changes(NamedTuple):
         )
 
 
-def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
+def compare(before: Manifest | None, after: Manifest) -> Changes:
     """
     Compare the files of two releases; every file is new if there is no release before.
     """
@@ -180,7 +212,7 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
     )
 
 
-def diff(before: form.Manifest, after: form.Manifest) -> Report:
+def diff(before: Manifest, after: Manifest) -> Report:
     """
     List the files that differ between two releases.
     """
@@ -189,10 +221,6 @@ def diff(before: form.Manifest, after: form.Manifest) -> Report:
     facts = {"before": names[0], "after": names[1], "changes": changes._asdict()}
     lines = [f"{' → '.join(map(short, names))}: {changes}", *changes.lines()]
     return Report(lines, facts)
-
-
-def is_url(text: str | None) -> bool:
-    return (text or "").lower().startswith("s3://")
 
 
 # --- prune and pin
@@ -219,9 +247,9 @@ def prune(
             releases; or a listing lacks the current release. Nothing is removed.
     """
     spared = (*kept, *_in_use(store))
-    bundles = list(store.list(form.BUNDLE_FOLDER))
-    entries = catalog.list_releases(store)
-    youngest = store.now() - max(catalog.DAY, timedelta(seconds=seconds))
+    bundles = list(store.list(BUNDLE_FOLDER))
+    entries = list_releases(store)
+    youngest = store.now() - max(DAY, timedelta(seconds=seconds))
     gone = []
     freed = []
     lines = []
@@ -234,16 +262,16 @@ def prune(
             # perhaps by a pointer meanwhile
             if is_spared or name in _in_use(store):
                 continue
-            if _remove(store, form.manifest_key(name), is_dry):
+            if _remove(store, manifest_key(name), is_dry):
                 gone.append(name)
                 lines.append(
-                    f"{verb} {short(name)}, last used {form.time_text(entry.used_at)}"
+                    f"{verb} {short(name)}, last used {time_text(entry.used_at)}"
                 )
         named = _named_bundles(store, gone)
         for bundle in bundles:
             # While a manifest is unknown, its bundle is, too.
             is_named = None in named or bundle.key in named
-            if is_named or not form.is_of_release(bundle.key):
+            if is_named or not is_of_release(bundle.key):
                 continue
             if _remove(store, bundle.key, is_dry):
                 freed.append(bundle.size_bytes)
@@ -279,16 +307,15 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
         ReleaseError: The listing lacks the current release, and perhaps others.
     """
     # Before the listing, which then has it, too, if it is published meanwhile.
-    current = catalog.read_existing(store).names["current"]
-    listed = {one.revision for one in catalog.list_releases(store)}
+    current = read_existing(store).names["current"]
+    listed = {one.revision for one in list_releases(store)}
     if current not in listed:
-        raise catalog.damaged(store, current, "releases/ does not list it")
+        raise damaged(store, current, "releases/ does not list it")
     # The current one may have been removed, and published again.
     manifests = [
-        catalog.find_manifest(store, name)
-        for name in listed.difference(gone) | {current}
+        find_manifest(store, name) for name in listed.difference(gone) | {current}
     ]
-    return {one and form.bundle_key(one.bundle_sha256) for one in manifests}
+    return {one and bundle_key(one.bundle_sha256) for one in manifests}
 
 
 def _require_bundle(store: Store) -> None:
@@ -299,11 +326,11 @@ def _require_bundle(store: Store) -> None:
     Raises:
         ReleaseError: It has none.
     """
-    current = catalog.read_existing(store).names["current"]
-    manifest, _ = catalog.read_manifest(store, current)
-    key = form.bundle_key(manifest.bundle_sha256)
+    current = read_existing(store).names["current"]
+    manifest, _ = read_manifest(store, current)
+    key = bundle_key(manifest.bundle_sha256)
     if store.look(key) is None:
-        raise catalog.damaged(store, current, f"{key} does not exist")
+        raise damaged(store, current, f"{key} does not exist")
 
 
 def _in_use(store: Store) -> set[str]:
@@ -313,7 +340,7 @@ def _in_use(store: Store) -> set[str]:
     Raises:
         ReleaseError: No release is current, or the pointer is refused.
     """
-    return {*catalog.read_existing(store).names.values(), *catalog.read_pins(store)}
+    return {*read_existing(store).names.values(), *read_pins(store)}
 
 
 def _remove(store: Store, key: str, is_dry: bool) -> bool:
@@ -321,7 +348,7 @@ def _remove(store: Store, key: str, is_dry: bool) -> bool:
     Remove an object, unless it is gone or was written within the last day.
     """
     found = store.look(key)
-    if found is None or store.now() - found.modified_at < catalog.DAY:
+    if found is None or store.now() - found.modified_at < DAY:
         return False
     if not is_dry:
         store.delete(key)
@@ -342,7 +369,7 @@ def read_names(path: str) -> set[str]:
     # Python has no sys.stdin if the caller has closed the descriptor.
     lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
     for name in map(str.strip, lines):
-        digits = catalog.DIGITS.fullmatch(name)
+        digits = DIGITS.fullmatch(name)
         if digits:
             found.add(f"sha256-{digits[1]}")
         elif name:
@@ -361,15 +388,15 @@ def pin(store: Store, name: str, command: str) -> Report:
     Args:
         command: ``pin`` or ``unpin``.
     """
-    catalog.read_existing(store)
-    revision = catalog.resolve(store, name)
-    key = form.pin_key(revision)
+    read_existing(store)
+    revision = resolve(store, name)
+    key = pin_key(revision)
     done = f"{command}ned"
     if command == "pin":
-        catalog.read_manifest(store, revision)
+        read_manifest(store, revision)
         store.put(key, b"")
         # a prune may have removed it meanwhile
-        catalog.read_manifest(store, revision)
+        read_manifest(store, revision)
     else:
         store.delete(key)
     return Report(

@@ -23,13 +23,13 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from s3_sync.names import short
-from s3_sync.publisher import catalog, folder
-from s3_sync.publisher.airflow_api import OTHER, UNSUPPORTED, Api
+from s3_sync.publisher import folder
+from s3_sync.publisher.airflow_api import OTHER, UNSUPPORTED, Api, Row
+from s3_sync.publisher.catalog import read_existing
 from s3_sync.publisher.gate import NAMED, broken_file
-from s3_sync.publisher.releases import Report
+from s3_sync.publisher.releases import Report, show
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
 from sidecar_runtime.errors import SidecarError
@@ -44,8 +44,6 @@ MAKES_DAG = re.compile(
 )
 # What differs in the same error after a restart, or in another folder: paths, numbers.
 VARIES = re.compile(r"[^\s'\"]*[/\d][^\s'\"]*")
-# A DAG or an import error as the API shows it.
-Row = dict[str, Any]
 # An import error, whenever and wherever it occurs: the file, and what it says.
 Fault = tuple[str, str]
 
@@ -70,7 +68,7 @@ class Release:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.name = catalog.read_existing(store).names["current"]
+        self.name = read_existing(store).names["current"]
 
     def lacks(self, rows: Sequence[Row], _: Set[str]) -> list[Finding]:
         """
@@ -79,7 +77,7 @@ class Release:
         Raises:
             S3Error: Meanwhile, another release was made current.
         """
-        now = catalog.read_existing(self._store)
+        now = read_existing(self._store)
         if now.names["current"] != self.name:
             raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
         if self.name in (row["bundle_version"] for row in rows):
@@ -182,13 +180,15 @@ def wait(
             errors = _errors(api)
             if first is None:
                 first = errors.keys()
-            # What a look has shown may be of a parse during it.
-            if has_arrived:
-                arrived = min(arrived, max(map(_ended, rows), default=inf))
+            # What a look has shown may be of a parse during it. Also what had arrived
+            # arrives again, if another one came since.
+            arrived = (
+                min(arrived, max(map(_ended, rows), default=inf))
+                if has_arrived
+                else inf
+            )
             lacks = wanted.lacks(rows, {path for path, _ in errors.keys() - first})
             has_arrived = not lacks
-            if lacks:  # also one that had arrived, if another one came since
-                arrived = inf
             if before is None:
                 before = first if lacks else frozenset()
             errors = {
@@ -218,7 +218,7 @@ def wait(
                 if wanted.unproven:
                     lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
                 return Report(lines, {"airflow": facts})
-            api.say(error.message)
+            show(error.message)
             lack = error
     raise lack
 
@@ -245,7 +245,7 @@ def _at_most(seconds: float, api: Api) -> Iterator[None]:
         ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        api.say("")
+        show("")
 
 
 def _errors(api: Api) -> dict[Fault, Row]:
@@ -290,5 +290,5 @@ def _ended(row: Row) -> float:
     """
     Return when the result of a file's last parse was stored, by Airflow's clock.
     """
-    text = row["last_parsed_time"] or "1970-01-01T00:00:00Z"
-    return datetime.fromisoformat(text).timestamp()
+    ended = datetime.fromisoformat(row["last_parsed_time"] or "1970-01-01T00:00:00Z")
+    return ended.timestamp()
