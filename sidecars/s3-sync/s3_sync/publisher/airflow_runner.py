@@ -99,8 +99,10 @@ def load(path: str) -> Loaded:
         block_orm_access()
         bag = DagBag(path, bundle_path=Path(FOLDER))
     # DagSerialization: 3.2 and later
-    kind = getattr(serialized_objects, "DagSerialization", None)
-    kind = kind or serialized_objects.SerializedDAG
+    kind = (
+        getattr(serialized_objects, "DagSerialization", None)
+        or serialized_objects.SerializedDAG
+    )
     errors = dict(bag.import_errors)
     for dag in bag.dags.values():
         try:
@@ -160,8 +162,7 @@ def work() -> dict[str, Any]:
     if IS_2:  # a DAG file may query the database
         initdb(load_connections=False)
         settings.engine.dispose()  # children must not share a connection
-    if FOLDER not in sys.path:  # at the end, as in Airflow
-        sys.path.append(FOLDER)
+    sys.path.append(FOLDER)  # at the end, as in Airflow
     ensure_plugins_loaded()
     paths = sorted(map(str, dag_files()))
     # What the files import of Airflow, once for all of them, as its DAG processor does.

@@ -11,7 +11,21 @@ from typing import NamedTuple
 from s3_sync.names import is_revision, short, skip_reason_of
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
-from s3_sync.release import format as form
+from s3_sync.release.format import (
+    MANIFEST_FOLDER,
+    MANIFEST_SUFFIX,
+    PIN_FOLDER,
+    POINTER_KEY,
+    SIGNATURE,
+    Invalid,
+    Manifest,
+    Pointer,
+    Turn,
+    is_of_release,
+    manifest_key,
+    parse_manifest,
+    read_pointer,
+)
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
@@ -53,14 +67,14 @@ class Current(NamedTuple):
         is_signed: Whether it has a signature, which was verified if there are keys.
     """
 
-    pointer: form.Pointer | None = None
+    pointer: Pointer | None = None
     etag: str | None = None
     refusal: ReleaseError | None = None
     signed_by: str = ""
     is_signed: bool = False
 
     @property
-    def turns(self) -> tuple[form.Turn, ...]:
+    def turns(self) -> tuple[Turn, ...]:
         """
         Its own turn and those before, newest first.
         """
@@ -111,7 +125,7 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
     Raises:
         ReleaseError: It is not a pointer, or not trusted.
     """
-    stored = store.read(form.POINTER_KEY)
+    stored = store.read(POINTER_KEY)
     if stored is None:
         return Current(
             refusal=ReleaseError(
@@ -122,10 +136,10 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
             )
         )
     try:
-        found = form.read_pointer(stored.data, store.keys, store.bucket, store.prefix)
-        is_signed = form.SIGNATURE.search(stored.data) is not None
+        found = read_pointer(stored.data, store.keys, store.bucket, store.prefix)
+        is_signed = SIGNATURE.search(stored.data) is not None
         return Current(found[0], stored.etag, None, found[1], is_signed)
-    except form.Invalid as error:
+    except Invalid as error:
         refusal = ReleaseError(
             error.reason,
             f"{store.url}current.json is refused: {error}",
@@ -162,9 +176,7 @@ def require_own_prefix(store: Store) -> None:
     """
     for found in store.list(""):
         is_folder = f"/{found.key}".endswith("/")  # a marker, also of the prefix itself
-        if not (
-            is_folder or form.is_of_release(found.key) or skip_reason_of(found.key, 0)
-        ):
+        if not (is_folder or is_of_release(found.key) or skip_reason_of(found.key, 0)):
             raise S3Error(
                 "prefix_taken",
                 f"{store.url} has objects that belong to no release: {found.key!r:.300}",
@@ -195,7 +207,7 @@ def resolve(store: Store, text: str) -> str:
         revision = f"sha256-{beginning[1]}"
         if is_revision(revision):
             return revision
-        found = list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
+        found = list_releases(store, f"{MANIFEST_FOLDER}{revision}")
     if len(found) != 1:
         raise InputError(
             "release_unknown",
@@ -206,7 +218,7 @@ def resolve(store: Store, text: str) -> str:
     return found[0].revision
 
 
-def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
+def read_manifest(store: Store, revision: str) -> tuple[Manifest, bytes]:
     """
     Return the manifest of a release, and its bytes.
 
@@ -214,7 +226,7 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
         InputError: It does not exist.
         ReleaseError: It is damaged.
     """
-    stored = store.read(form.manifest_key(revision))
+    stored = store.read(manifest_key(revision))
     if stored is None:
         raise InputError(
             "release_unknown",
@@ -222,8 +234,8 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
             "It may have been pruned: publish it again.",
         )
     try:
-        return form.parse_manifest(stored.data, revision), stored.data
-    except form.Invalid as error:
+        return parse_manifest(stored.data, revision), stored.data
+    except Invalid as error:
         raise damaged(store, revision, f"its manifest is invalid: {error}") from None
 
 
@@ -235,9 +247,7 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     )
 
 
-def list_releases(
-    store: Store, beginning: str = form.MANIFEST_FOLDER
-) -> list[CatalogEntry]:
+def list_releases(store: Store, beginning: str = MANIFEST_FOLDER) -> list[CatalogEntry]:
     """
     Return the existing releases, the most recently used first.
 
@@ -246,13 +256,13 @@ def list_releases(
     """
     found = []
     for listed in store.list(beginning):
-        if form.is_of_release(listed.key):
-            name = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
+        if is_of_release(listed.key):
+            name = listed.key.partition("/")[2].removesuffix(MANIFEST_SUFFIX)
             found.append(CatalogEntry(used_at=listed.modified_at, revision=name))
     return sorted(found, reverse=True)
 
 
-def find_manifest(store: Store, revision: str) -> form.Manifest | None:
+def find_manifest(store: Store, revision: str) -> Manifest | None:
     """
     Return the manifest of a release; None if it is missing or cannot be used.
     """
@@ -266,4 +276,4 @@ def read_pins(store: Store) -> set[str]:
     """
     Return the revisions that are pinned in the bucket.
     """
-    return {entry.revision for entry in list_releases(store, form.PIN_FOLDER)}
+    return {entry.revision for entry in list_releases(store, PIN_FOLDER)}

@@ -6,7 +6,6 @@ verified.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import platform
 import stat
@@ -15,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,8 +23,23 @@ from pathspec import GitIgnoreSpec
 from s3_sync.names import release_id_of, sha256_of
 from s3_sync.publisher.catalog import InputError, damaged, read_manifest, resolve
 from s3_sync.publisher.store import Store
-from s3_sync.release import format as form
-from s3_sync.release.format import File, IncomingContent
+from s3_sync.release.format import (
+    FILE_LIMIT_BYTES,
+    FILES_LIMIT,
+    HEADER_BYTES,
+    RATIO_LIMIT,
+    TOTAL_LIMIT_BYTES,
+    File,
+    IncomingContent,
+    Invalid,
+    Manifest,
+    bundle_key,
+    is_left_out,
+    parse_manifest,
+    problem_of,
+    time_text,
+    write_manifest,
+)
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.child import PrivateFolder, parent_folder
 
@@ -59,6 +74,10 @@ _OF_CI = {
 }
 
 
+# Who made a release current, and from what: texts by name.
+Origin = Mapping[str, str]
+
+
 # --- the files of a folder
 
 
@@ -86,7 +105,7 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     """
     lines = []
     try:
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError):
             lines = Path(folder, IGNORE_FILE).read_text("utf-8").splitlines()
         return GitIgnoreSpec.from_lines([*_DEFAULT_RULES.split(), *lines, *exclude])
     except ValueError as error:
@@ -142,9 +161,9 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
             case _:
                 left_out.append(one)
         # While it walks: sparse files would take long to read.
-        if size_bytes > form.TOTAL_LIMIT_BYTES or len(files) > form.FILES_LIMIT:
+        if size_bytes > TOTAL_LIMIT_BYTES or len(files) > FILES_LIMIT:
             raise _too_large(
-                f"{folder} has over {form.FILES_LIMIT} files or {form.TOTAL_LIMIT_BYTES} bytes"
+                f"{folder} has over {FILES_LIMIT} files or {TOTAL_LIMIT_BYTES} bytes"
             )
     if bad:
         bad[0].message = f"{'; '.join(one.message for one in bad):.10000}"
@@ -176,7 +195,7 @@ def _walk(
         real = os.path.realpath(place)
         is_folder = os.path.isdir(real)
         shown = f"{path}/" if is_folder else path
-        if form.is_left_out(path) or rules.match_file(shown):
+        if is_left_out(path) or rules.match_file(shown):
             yield shown
         elif (
             real in above
@@ -188,7 +207,7 @@ def _walk(
                 path,
                 f"is a symlink out of the folder, to one that contains it, or to nowhere: {real}",
             )
-        elif problem := form.problem_of(path).replace("_", " "):
+        elif problem := problem_of(path).replace("_", " "):
             yield _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
             seen[real] += 1
@@ -197,11 +216,11 @@ def _walk(
             yield from _walk(shown, (*above, real), rules, seen)
         else:
             found = os.stat(real)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
+            if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_LIMIT_BYTES:
                 yield _refused(
                     "file_too_large",
                     path,
-                    f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes",
+                    f"is not a regular file of at most {FILE_LIMIT_BYTES} bytes",
                 )
             yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
 
@@ -257,10 +276,10 @@ def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
     # Stored if deflating makes it no smaller, or so small that a reader would refuse
     # it.
     deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
-    is_worth = deflated_bytes < len(data) <= deflated_bytes * form.RATIO_LIMIT
+    is_worth = deflated_bytes < len(data) <= deflated_bytes * RATIO_LIMIT
     how = zipfile.ZIP_DEFLATED if is_worth else zipfile.ZIP_STORED
     bundle.writestr(info, data, how, LEVEL)
-    offset = info.header_offset + form.HEADER_BYTES + len(path.encode())
+    offset = info.header_offset + HEADER_BYTES + len(path.encode())
     return File(
         path, sha256_of(data), len(data), is_executable, info.compress_size, offset
     )
@@ -278,9 +297,9 @@ class Parcel(NamedTuple):
         left_out: What rules left out of the folder; folders end in a slash.
     """
 
-    manifest: form.Manifest
+    manifest: Manifest
     data: bytes
-    bundle: io.BufferedRandom
+    bundle: BufferedRandom
     left_out: Sequence[str] = ()
 
     @property
@@ -343,9 +362,9 @@ def scratch() -> Iterator[str]:
 def build_parcel(
     folder: str,
     exclude: Sequence[str],
-    origin: Mapping[str, str],
+    origin: Origin,
     store: Store,
-    bundle: io.BufferedRandom,
+    bundle: BufferedRandom,
 ) -> Parcel:
     """
     Build a release from a folder, which is read once.
@@ -365,17 +384,16 @@ def build_parcel(
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = release_id_of(file[:4] for file in files.values())
-    created_at = form.time_text(store.now())
-    data = form.write_manifest(
-        form.Manifest(revision, files, sha256, size, created_at, origin)
+    data = write_manifest(
+        Manifest(revision, files, sha256, size, time_text(store.now()), origin)
     )
     try:
-        return Parcel(form.parse_manifest(data, revision), data, bundle, left_out)
-    except form.Invalid as error:
+        return Parcel(parse_manifest(data, revision), data, bundle, left_out)
+    except Invalid as error:
         raise _too_large(f"readers would refuse the manifest: {error}") from error
 
 
-def download_parcel(store: Store, name: str, bundle: io.BufferedRandom) -> Parcel:
+def download_parcel(store: Store, name: str, bundle: BufferedRandom) -> Parcel:
     """
     Download a release, and verify every file.
 
@@ -390,7 +408,7 @@ def download_parcel(store: Store, name: str, bundle: io.BufferedRandom) -> Parce
     revision = resolve(store, name)
     manifest, data = read_manifest(store, revision)
     parcel = Parcel(manifest, data, bundle)
-    key = form.bundle_key(manifest.bundle_sha256)
+    key = bundle_key(manifest.bundle_sha256)
     sha256 = store.download(key, manifest.bundle_bytes, bundle)
     if sha256 != manifest.bundle_sha256:
         why = f"its SHA-256 is {sha256}" if sha256 else "it does not exist"
@@ -416,8 +434,10 @@ def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
         for fact, names in _OF_CI.items()
     }
     with suppress(KeyError):  # a container has those that it was given
-        place = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
-        origin["ci_url"] = f"{place}/actions/runs/{environ['GITHUB_RUN_ID']}"
+        origin["ci_url"] = (
+            f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
+            f"/actions/runs/{environ['GITHUB_RUN_ID']}"
+        )
     if not origin["by"]:
         origin["by"] = f"{environ.get('USER') or os.getuid()}@{platform.node()}"
     return origin

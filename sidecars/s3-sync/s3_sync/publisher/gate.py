@@ -127,7 +127,7 @@ def _check(airflow: Airflow, home: str, verdicts: list[Verdict]) -> Check:
     def read(said: str, code: int, _: IsFile) -> list[Finding]:
         path = Path(home, "answer")
         if code != 0 or not path.exists():
-            last = said.strip().rpartition("\n")[2].strip() or "no output"
+            last = said.strip().rpartition("\n")[2] or "no output"
             raise Undecided(
                 f"{airflow.python} ended with {ending(code)}: {last}",
                 "Check the memory limit, that this Python has an Airflow which this s3-sync "

@@ -14,12 +14,11 @@ import time
 from typing import NamedTuple
 
 from s3_sync.names import short
-from s3_sync.publisher import catalog
-from s3_sync.publisher.catalog import Current
+from s3_sync.publisher.catalog import Current, read_current
 from s3_sync.publisher.folder import Parcel
-from s3_sync.publisher.store import IF_NEW, ConditionFailed, Store
+from s3_sync.publisher.store import IF_NEW, Condition, ConditionFailed, Store
 from s3_sync.reasons import S3Error
-from s3_sync.release import format as form
+from s3_sync.release.format import POINTER_KEY, Turn, manifest_key
 from sidecar_runtime.errors import SidecarError
 
 # No object has this ETag: no known content has this MD5.
@@ -42,7 +41,7 @@ class Draft(NamedTuple):
         signed_by: The key; empty if it is not signed.
     """
 
-    turn: form.Turn
+    turn: Turn
     data: bytes
     signed_by: str
 
@@ -83,7 +82,7 @@ def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> None
         raise _cause(before, now, draft, refused)
 
 
-def _must_refuse(store: Store, parcel: Parcel, condition: dict[str, str]) -> None:
+def _must_refuse(store: Store, parcel: Parcel, condition: Condition) -> None:
     """
     Write what the store must refuse, and what changes nothing if it does not: `rclone
     serve s3` ignores conditions, and Ceph ignores If-None-Match in a versioned bucket
@@ -93,14 +92,14 @@ def _must_refuse(store: Store, parcel: Parcel, condition: dict[str, str]) -> Non
         SidecarError: ``store_unsupported``; the current release has not changed.
     """
     try:
-        store.put(form.manifest_key(parcel.revision), parcel.data, condition)
+        store.put(manifest_key(parcel.revision), parcel.data, condition)
     except ConditionFailed:
         return
     raise store.unsupported()
 
 
 def _write(
-    store: Store, draft: Draft, condition: dict[str, str]
+    store: Store, draft: Draft, condition: Condition
 ) -> tuple[SidecarError | None, Current]:
     """
     Write the draft; return the error that the store reports, if any, and the pointer
@@ -111,12 +110,12 @@ def _write(
     """
     refused = None
     try:
-        store.put(form.POINTER_KEY, draft.data, condition)
+        store.put(POINTER_KEY, draft.data, condition)
     except SidecarError as error:
         refused = error
     time.sleep(SETTLED_SECONDS)
     try:
-        return refused, catalog.read_current(store, forces=True)
+        return refused, read_current(store, forces=True)
     except SidecarError as error:
         error.advice = (
             "It is unknown whether the release is current: run the command again. "

@@ -10,18 +10,25 @@ at most unused objects are left: the next publish of the same content completes 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from io import BufferedRandom
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from s3_sync.names import short
-from s3_sync.publisher import catalog, pointer
-from s3_sync.publisher.catalog import ReleaseError
+from s3_sync.publisher import pointer
+from s3_sync.publisher.catalog import (
+    Current,
+    ReleaseError,
+    find_manifest,
+    read_current,
+    require_own_prefix,
+)
 from s3_sync.publisher.folder import (
+    Origin,
     Parcel,
     build_parcel,
     download_parcel,
@@ -30,7 +37,16 @@ from s3_sync.publisher.folder import (
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import Store
-from s3_sync.release import format as form
+from s3_sync.release.format import (
+    Invalid,
+    Pointer,
+    Turn,
+    bundle_key,
+    manifest_key,
+    read_pointer,
+    time_text,
+    write_pointer,
+)
 from s3_sync.release.signature import Signer
 from sidecar_runtime.errors import SidecarError, counted
 
@@ -54,13 +70,13 @@ class Order(NamedTuple):
     store: Store
     signer: Signer | None
     judge: Callable[[Parcel], Verdict]
-    origin: Mapping[str, str]
+    origin: Origin
     is_dry: bool = False
     forces: bool = False
 
 
 def make_current(
-    order: Order, take: Callable[[io.BufferedRandom], Parcel], done: str
+    order: Order, take: Callable[[BufferedRandom], Parcel], done: str
 ) -> Report:
     """
     Make a release current.
@@ -76,12 +92,12 @@ def make_current(
     """
     # Before the release is taken, so that a concurrent publish is not overwritten
     # unseen.
-    before = catalog.read_current(order.store, forces=order.forces)
+    before = read_current(order.store, forces=order.forces)
     with scratch() as place, TemporaryFile(dir=place) as bundle:
         return _apply(order, before, take(bundle), done)
 
 
-def try_out(store: Store, origin: Mapping[str, str]) -> Report:
+def try_out(store: Store, origin: Origin) -> Report:
     """
     Publish twice and roll back in a prefix of its own, and remove what was written
     there, as far as the role may.
@@ -114,7 +130,7 @@ def try_out(store: Store, origin: Mapping[str, str]) -> Report:
     )
 
 
-def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
+def _apply(order: Order, before: Current, parcel: Parcel, done: str) -> Report:
     """
     Make a release current, unless it is or the gate refuses it; return what happened.
 
@@ -122,28 +138,29 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         done: What the command does, as ``published``.
     """
     store = order.store
-    old = before.pointer
+    previous = before.names.get("current")
     signer = order.signer
     left = parcel.left_out
     if before.etag is None and not order.forces:
-        catalog.require_own_prefix(store)
+        require_own_prefix(store)
     manifest = parcel.manifest
     revision = parcel.revision
-    ours = {name: order.origin[name] for name in ("by", "ci_url")}
-    origin = {**manifest.origin, **ours}
+    origin = {
+        **manifest.origin,
+        "by": order.origin["by"],
+        "ci_url": order.origin["ci_url"],
+    }
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,
         "revision": revision,
-        "previous": old.revision if old else None,
+        "previous": previous,
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
         "origin": origin,
         "left_out": left,
     }
-    lines = []
-    if left:
-        lines.append(f"Left out: {len(left)} ({', '.join(left):.1000})")
+    lines = [f"Left out: {len(left)} ({', '.join(left):.1000})"] if left else []
     if before.is_signed and signer is None and not order.forces:
         raise ReleaseError(
             "release_untrusted",
@@ -151,7 +168,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
             "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more.",
         )
     is_signed = signer is None or before.signed_by == signer.key_id
-    is_current = is_signed and facts["previous"] == revision
+    is_current = is_signed and previous == revision
     if is_current and not order.forces:
         if not order.is_dry:
             _upload(store, parcel)
@@ -161,7 +178,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         verdict = order.judge(parcel)
         lines.append(verdict.text)
         facts["gate"] = verdict.gate
-    replaced = catalog.find_manifest(store, old.revision) if old else None
+    replaced = find_manifest(store, previous) if previous else None
     changes = compare(replaced, manifest)
     facts["changes"] = changes._asdict()
     if order.is_dry:
@@ -175,8 +192,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         if signer:
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
-    if old is not None and old.revision != revision:
-        name = short(old.revision)
+    if previous and previous != revision:
+        name = short(previous)
         lines += [
             f"Changes: {changes}",
             *changes.lines()[:NAMED],
@@ -187,10 +204,10 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
 
 def _draft(
     order: Order,
-    before: catalog.Current,
+    before: Current,
     revision: str,
     done: str,
-    origin: Mapping[str, str],
+    origin: Origin,
 ) -> pointer.Draft:
     """
     Return the next pointer, signed if there is a key.
@@ -210,12 +227,12 @@ def _draft(
     ended = [turn.revision for turn in (turns if done == ROLLED_BACK else turns[:1])]
     if revision in ended:
         turns = turns[ended.index(revision) + 1 :]
-    turn = form.Turn(revision, sequence, form.time_text(now))
-    data = form.write_pointer(form.Pointer(turn, origin, turns))
+    turn = Turn(revision, sequence, time_text(now))
+    data = write_pointer(Pointer(turn, origin, turns))
     data = signer.sign(data, store.bucket, store.prefix) if signer else data
     try:
-        form.read_pointer(data, None, store.bucket, store.prefix)
-    except form.Invalid as error:  # because of what it takes over from the one before
+        read_pointer(data, None, store.bucket, store.prefix)
+    except Invalid as error:  # because of what it takes over from the one before
         raise ReleaseError(
             error.reason,
             f"readers would refuse the next current.json: {error}",
@@ -227,9 +244,7 @@ def _draft(
 # --- objects
 
 
-def _write(
-    store: Store, before: catalog.Current, parcel: Parcel, draft: pointer.Draft
-) -> None:
+def _write(store: Store, before: Current, parcel: Parcel, draft: pointer.Draft) -> None:
     """
     Write what is missing of a release, and make it current.
 
@@ -237,16 +252,16 @@ def _write(
         SidecarError: As :func:`pointer.replace`.
     """
     revision = parcel.revision
-    old = before.pointer
+    previous = before.names.get("current")
     _upload(store, parcel)
-    if old is not None and old.revision != revision:
+    if previous and previous != revision:
         # Write its manifest again, so that its date says when it was replaced.
-        stored = store.read(form.manifest_key(old.revision))
+        stored = store.read(manifest_key(previous))
         if stored is not None:
-            store.put(form.manifest_key(old.revision), stored.data)
+            store.put(manifest_key(previous), stored.data)
     pointer.replace(store, before, draft, parcel)
-    bundle = form.bundle_key(parcel.manifest.bundle_sha256)
-    if not all(map(store.look, (form.manifest_key(revision), bundle))):
+    bundle = bundle_key(parcel.manifest.bundle_sha256)
+    if not all(map(store.look, (manifest_key(revision), bundle))):
         _upload(store, parcel)  # a prune had decided before the first upload
 
 
@@ -255,5 +270,5 @@ def _upload(store: Store, parcel: Parcel) -> None:
     Write the bundle, then the manifest, also where they are: they may be altered, or
     old enough to be pruned.
     """
-    store.put(form.bundle_key(parcel.manifest.bundle_sha256), parcel.bundle)
-    store.put(form.manifest_key(parcel.revision), parcel.data)
+    store.put(bundle_key(parcel.manifest.bundle_sha256), parcel.bundle)
+    store.put(manifest_key(parcel.revision), parcel.data)

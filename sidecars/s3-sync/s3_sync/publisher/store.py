@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
+from io import BufferedRandom, BytesIO
 from typing import Any, NamedTuple
 
 import boto3
@@ -58,8 +58,10 @@ class ConditionFailed(S3Error):
     """
 
 
-# The condition of a write, as boto3 takes it: the object does not exist.
-IF_NEW = {"IfNoneMatch": "*"}
+# The condition of a write, as boto3 takes it.
+Condition = dict[str, str]
+# The object does not exist.
+IF_NEW: Condition = {"IfNoneMatch": "*"}
 
 
 class Listed(NamedTuple):
@@ -140,9 +142,7 @@ class Store:
             etag = found.get("ETag", "").removeprefix("W/")
             return Content(body, etag)
 
-    def download(
-        self, key: str, size_bytes: int, file: io.BufferedRandom
-    ) -> str | None:
+    def download(self, key: str, size_bytes: int, file: BufferedRandom) -> str | None:
         """
         Download an object into a file; return its SHA-256, or None if it does not
         exist. Of a longer one the rest is not read: it may be endless.
@@ -201,8 +201,8 @@ class Store:
     def put(
         self,
         key: str,
-        body: bytes | io.BufferedRandom,
-        condition: Mapping[str, str] | None = None,
+        body: bytes | BufferedRandom,
+        condition: Condition | None = None,
     ) -> None:
         """
         Write an object, completely or not at all.
@@ -218,7 +218,7 @@ class Store:
         Raises:
             ConditionFailed: The condition is not met.
         """
-        stream = io.BytesIO(body) if isinstance(body, bytes) else body
+        stream = BytesIO(body) if isinstance(body, bytes) else body
         stream.seek(0)
         md5 = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
         stream.seek(0)
@@ -272,12 +272,16 @@ class Store:
             status, code = _answer_of(error)
             message = error.response.get("Error", {}).get("Message") or ""
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-            refusal = Refusal(code, message, "")
-            region = self._client.meta.region_name or ""
             request = Request(
-                operation, self.bucket, self.prefix + key, self.prefix, region
+                operation,
+                self.bucket,
+                self.prefix + key,
+                self.prefix,
+                self._client.meta.region_name or "",
             )
-            explained = explain(Answer(status, headers), refusal, request)
+            explained = explain(
+                Answer(status, headers), Refusal(code, message, ""), request
+            )
             if not isinstance(explained, SidecarError):
                 explained = S3Error(
                     "client_error",
