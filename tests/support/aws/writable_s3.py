@@ -143,6 +143,13 @@ def is_write(*ends: str) -> Match:
     )
 
 
+def is_delete(request: Request) -> bool:
+    """
+    Match deletions.
+    """
+    return request.method == "DELETE"
+
+
 def lose_answer(exchange: Exchange) -> None:
     """
     Perform the request, but reset the connection instead of answering.

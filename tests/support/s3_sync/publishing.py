@@ -55,6 +55,7 @@ class Publishing:
     The command line of a user who publishes to a bucket.
 
     Args:
+        home: The user's; the folder that is published is beside it.
         settings: More variables.
         forks: Runs commands as forks after the imports; None = each is a new process.
     """
@@ -68,6 +69,7 @@ class Publishing:
         forks: ForkServer | None = None,
     ) -> None:
         self.url = f"s3://{bucket}/{PREFIX}"
+        self.dags = home.with_name(f"{home.name}-dags")
         self._home = home
         self._forks = forks
         self.environment = {
@@ -80,11 +82,11 @@ class Publishing:
             **(settings or {}),
         }
 
-    def start(
+    def run(
         self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]
-    ) -> subprocess.Popen[str]:
+    ) -> Ran:
         """
-        Start a command; the caller kills it or waits for it.
+        Run a command until it ends.
 
         Args:
             program: The program that runs it, for example as another user.
@@ -92,32 +94,22 @@ class Publishing:
         """
         self._home.mkdir(parents=True, exist_ok=True)
         words = [str(argument) for argument in arguments]
-        Witness(program).command(words, self.environment)
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
-            [program, *arguments],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            **(pipes | streams),
-        )
-
-    def run(
-        self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]
-    ) -> Ran:
-        """
-        Run a command until it ends.
-        """
         witness = Witness(program)
+        witness.command(words, self.environment)
         if self._forks and program == S3_SYNC and not streams:
-            words = [str(argument) for argument in arguments]
-            witness.command(words, self.environment)
             forked = self._forks.start(words, self.environment, self._home / "said")
             ran = Ran(forked.wait(), forked.out, forked.err)
         else:
-            process = self.start(*arguments, program=program, **streams)
-            out, err = process.communicate(timeout=120)
-            ran = Ran(process.returncode, out, err)
+            pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            ended = subprocess.run(
+                [program, *words],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                timeout=120,
+                **(pipes | streams),
+            )
+            ran = Ran(ended.returncode, ended.stdout, ended.stderr)
         witness.output(f"{ran.out}\n{ran.err}")
         witness.end(ran.code)
         return ran
@@ -143,6 +135,27 @@ class Publishing:
         ran = self.told(*arguments)
         assert (code, reason) == (ran.code, ran.facts()["reason"]), ran
         return ran
+
+
+class Publisher(Publishing):
+    """
+    Publishes the files that it is given.
+    """
+
+    def publish(self, files: Mapping[str, bytes], *more: str | Path) -> Any:
+        """
+        Publish a folder with these files; return the facts.
+        """
+        return self.succeed("publish", write_files(self.dags, files), *more)
+
+    def refuses(
+        self, reason: str, files: Mapping[str, bytes], *more: str, code: int = 3
+    ) -> Ran:
+        """
+        Fail to publish these files.
+        """
+        folder = write_files(self.dags, files)
+        return self.fails(reason, "publish", folder, *more, code=code)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

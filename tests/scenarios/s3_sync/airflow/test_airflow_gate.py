@@ -34,7 +34,6 @@ class Gate(Publishing):
     def __init__(self, airflow: Airflow, server: MotoServer, folder: Path) -> None:
         self.home = folder / "home/airflow"
         self.head = head_for(airflow.version)
-        self.dags = folder / "dags"
         self._python = str(airflow.bin / "python")
         settings = {
             "AIRFLOW_HOME": str(self.home),

@@ -12,10 +12,9 @@ from tests.support.http.faults import replace_body
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import (
     PREFIX,
-    Publishing,
+    Publisher,
     check_every_release,
     read_release,
-    write_files,
 )
 from tests.support.s3_sync.releases import make_release
 
@@ -31,7 +30,7 @@ BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 AGED = replace_body(lambda body: body.replace(b"Modified>20", b"Modified>19"))
 
 
-class Place(Publishing):
+class Place(Publisher):
     """A bucket on a real server, and a user who publishes to it."""
 
     def __init__(
@@ -39,15 +38,10 @@ class Place(Publishing):
     ) -> None:
         self.bucket = server.new_bucket("releases")
         super().__init__(server, self.bucket, folder / "home", forks=forks)
-        self.dags = folder / "dags"
         self.s3: Any = server
         self.name = server.name
         self._has_versions = server.has_versions
         self._client = server.client()
-
-    def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
-        """Publish a folder with these files; return the facts."""
-        return self.succeed("publish", write_files(self.dags, files), *arguments)
 
     def bodies(self) -> dict[str, bytes]:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])

@@ -9,8 +9,8 @@ from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import (
     PREFIX,
+    Publisher,
     Publishing,
-    Ran,
     read_release,
     write_files,
 )
@@ -49,7 +49,7 @@ def race(
     return running[codes.index(0)], running[codes.index(3)]
 
 
-class Site(Publishing):
+class Site(Publisher):
     """A bucket, a publisher, and another one."""
 
     def __init__(
@@ -58,22 +58,12 @@ class Site(Publishing):
         super().__init__(s3, s3.bucket, folder / "home", forks=forks)
         self.s3 = s3
         self.folder = folder
-        self.dags = folder / "dags"
         self.prd = f"s3://{s3.bucket}/prd"
-        self.other = Publishing(s3, s3.bucket, folder / "other", forks=more_forks)
-
-    def publish(self, files: dict[str, bytes], *more: str | Path) -> Any:
-        """Publish a folder with these files; return the facts."""
-        return self.succeed("publish", write_files(self.dags, files), *more)
-
-    def refuses(self, reason: str, files: dict[str, bytes], *more: str) -> Ran:
-        """Fail to publish these files."""
-        return self.fails(reason, "publish", write_files(self.dags, files), *more)
+        self.other = Publisher(s3, s3.bucket, folder / "other", forks=more_forks)
 
     def others_publish(self, files: dict[str, bytes]) -> str:
         """Let another publisher publish meanwhile; return the revision."""
-        theirs = write_files(self.folder / "theirs", files)
-        return str(self.other.succeed("publish", theirs)["revision"])
+        return str(self.other.publish(files)["revision"])
 
     def every_command(self) -> dict[str, tuple[str, ...]]:
         """Return one command of each kind on the prefix, and a promotion to it."""

@@ -6,6 +6,7 @@ from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import B, Site
 from tests.support.aws.fake_s3 import error
 from tests.support.aws.servers import RcloneServer
+from tests.support.aws.writable_s3 import is_delete
 from tests.support.s3_sync.forked import ForkServer
 
 
@@ -34,7 +35,7 @@ def test_a_role_that_may_not_delete_can_publish_beside_what_it_has_left(
     site: Site,
 ) -> None:
     """Pods never show it: the name is reserved."""
-    site.s3.inject(error(403, "AccessDenied"), lambda one: one.method == "DELETE")
+    site.s3.inject(error(403, "AccessDenied"), is_delete)
 
     said = site.run("check-publisher").out
 

@@ -9,19 +9,15 @@ import pytest
 
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
 from tests.scenarios.s3_sync.publish.site import POINTER, PRUNE, Site
-from tests.support.aws.fake_s3 import is_get
-from tests.support.aws.s3_refusals import error_answer
-from tests.support.http.faults import answer_with, first, replace_body
-from tests.support.http.loopback import Exchange, Fault, Request
+from tests.support.aws.fake_s3 import error, is_get
+from tests.support.aws.writable_s3 import is_delete
+from tests.support.http.faults import first, replace_body
+from tests.support.http.loopback import Exchange, Fault
 from tests.support.s3_sync.publishing import PREFIX
 from tests.support.s3_sync.releases import AT, Release, make_release
 
 CONTENTS = [{"a.py": b"print(%d)\n" % number} for number in range(5)]
-SLOW = answer_with(error_answer(503, "SlowDown"))
-
-
-def is_delete(request: Request) -> bool:
-    return request.method == "DELETE"
+SLOW = error(503, "SlowDown")
 
 
 def objects_of(release: Release) -> set[str]:
@@ -75,48 +71,36 @@ def test_a_release_counts_as_used_until_it_was_replaced(site: Site) -> None:
     assert first in site.succeed(*prune, "9d")["removed"]
 
 
+@pytest.mark.parametrize("part", [".json.gz", ".zip"])
 @pytest.mark.parametrize(
-    ("part", "reason", "fault"),
+    ("reason", "fault"),
     [
-        (".json.gz", "connection_lost", Exchange.reset),
-        (".zip", "throttled", SLOW),
+        ("connection_lost", Exchange.reset),
+        ("throttled", SLOW),
+        ("release_damaged", None),
     ],
 )
-def test_a_deletion_without_an_answer_is_not_repeated_unseen(
-    site: Site, part: str, reason: str, fault: Fault
+def test_a_deletion_that_meets_a_publish_is_told_and_not_repeated_unseen(
+    site: Site, part: str, reason: str, fault: Fault | None
 ) -> None:
-    """Meanwhile, the release may have been published again."""
+    """Its answer is lost, or it waits for as long as a publish takes."""
     old, _ = (site.has(files) for files in CONTENTS[:2])
     site.publish(CONTENTS[2])
 
-    def fail(exchange: Exchange) -> None:
-        exchange.good()
+    def meet(exchange: Exchange) -> None:
+        if fault:
+            exchange.good()
         site.others_publish(CONTENTS[0])
-        fault(exchange)
+        (fault or first(list))(exchange)
 
     [key] = [key for key in old.objects() if key.endswith(part)]
-    site.s3.inject(fail, lambda one: is_delete(one) and one.path.endswith(key), times=1)
+    site.s3.inject(meet, lambda one: is_delete(one) and one.path.endswith(key), times=1)
 
     site.fails(reason, *PRUNE)
-    site.succeed(*PRUNE)
-    assert CONTENTS[0] == site.current()
-
-
-@pytest.mark.parametrize("part", [".json.gz", ".zip"])
-def test_a_deletion_that_waits_for_as_long_as_a_publish_takes_is_told(
-    site: Site, part: str
-) -> None:
-    old, _ = (site.has(files) for files in CONTENTS[:2])
-    site.publish(CONTENTS[2])
-    [key] = [key for key in old.objects() if key.endswith(part)]
-    site.s3.inject(
-        first(lambda: site.others_publish(CONTENTS[0])),
-        lambda one: is_delete(one) and one.path.endswith(key),
-        times=1,
-    )
-
-    site.fails("release_damaged", *PRUNE)
-    site.publish(CONTENTS[0])
+    if fault:
+        site.succeed(*PRUNE)
+    else:
+        site.publish(CONTENTS[0])
     assert CONTENTS[0] == site.current()
 
 

@@ -2,13 +2,14 @@
 
 import os
 import time
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from tests.scenarios.s3_sync.publish.site import A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.http.faults import answer_with, drip, first
-from tests.support.http.loopback import Answer, Exchange, Match
+from tests.support.http.loopback import Answer, Exchange, Fault, Match
 from tests.support.s3_sync.publishing import write_files
 from tests.support.s3_sync.releases import make_release
 
@@ -30,6 +31,15 @@ def of(path: str) -> Match:
     return lambda request: request.path.endswith(path)
 
 
+def says(status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> Fault:
+    return answer_with(Answer(status, headers, body))
+
+
+def meanwhile(airflow: FakeAirflow, change: Callable[[], object]) -> None:
+    """Change something before the next list of DAGs."""
+    airflow.inject(first(change), of("/dags"), times=1)
+
+
 def test_reads_every_page_at_most_once_a_second(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
@@ -45,18 +55,39 @@ def test_reads_every_page_at_most_once_a_second(
     assert USER["password"] not in ran.out + ran.err
 
 
+# What two DAGs show at each look, when their parse ended, and how long it took. Airflow
+# stores today's version with what it read before, and nothing for 30 s.
+LOOKS = {
+    "after a publish": [
+        (A, A, 10, 1),
+        (A, A, 10, 1),
+        (A, A, 15, 1),
+        (A, A, 60, 60),
+        (A, A, 60, 1),
+    ],
+    "after a rollback, while Airflow still reads what was published between": [
+        (A, A, 1, 1),
+        (A, A, 2, 1),
+        (B, B, 60, 1),
+        (A, B, 61, 1),
+        (A, A, 62, 1),
+        (A, A, 99, 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("when", LOOKS)
 def test_a_dag_counts_once_it_is_read_again_after_the_release_has_arrived(
-    site: Site, airflow: FakeAirflow, revision: str
+    site: Site, airflow: FakeAirflow, revision: str, when: str
 ) -> None:
-    """
-    Airflow stores today's version with what it read before, and nothing for 30 s.
-    """
     airflow.is_parsing = False
-    looks = iter([(10, 1), (10, 1), (15, 1), (60, 60), (60, 1)])
+    looks = iter(LOOKS[when])
 
     def look() -> None:
-        ended, took = next(looks)
-        airflow.show("a", revision, ended=ended, took=took)
+        *shown, ended, took = next(looks)
+        for name, files in zip("ab", shown, strict=True):
+            version = make_release(files).revision
+            airflow.show(name, version, ended=ended, took=took)
 
     airflow.inject(first(look), of("/dags"))
 
@@ -71,7 +102,7 @@ def test_waits_although_the_server_is_busy_and_its_progress_cannot_be_written(
     """With a token, for which nobody logs in."""
     site.environment |= {"AIRFLOW_API_TOKEN": TOKEN, "AIRFLOW_API_PASSWORD": ""}
     airflow.show("a", revision)
-    airflow.inject(answer_with(Answer(429)), of("/dags"), times=1)
+    airflow.inject(says(429), of("/dags"), times=1)
     airflow.inject(Exchange.reset, of("/importErrors"), times=1)
 
     with open("/dev/full", "w") as full:
@@ -90,24 +121,17 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     """
     airflow.break_file("old.py", STACK)
     moved = STACK.replace("/opt/dags/versions/1", "/tmp/2")
-    airflow.inject(
-        first(lambda: airflow.errors[0].update(stack_trace=moved)),
-        of("/dags"),
-        times=1,
-    )
+    meanwhile(airflow, lambda: airflow.errors[0].update(stack_trace=moved))
     airflow.show("a", make_release(B).revision)
     site.publish(B, "--wait")
 
     frame = f'\n  File "b.py", line {"9" * 5_000}\n'
     other = STACK.replace("lost", f"gone\x1b[31m{frame}" + "\n" * 500_000 + "x")
-    airflow.inject(
-        first(lambda: airflow.break_file("b.py", other)), of("/dags"), times=1
-    )
+    meanwhile(airflow, lambda: airflow.break_file("b.py", other))
     airflow.show("a", make_release(C).revision)
-    broken = ("publish", write_files(site.dags, C), "--wait")
-    ran = site.fails("import_errors", *broken, code=4)
+    ran = site.refuses("import_errors", C, "--wait", code=4)
     airflow.errors.append(airflow.errors[-1] | {"filename": "c.py", "bundle_name": "x"})
-    again = site.fails("import_errors", *broken, code=4)
+    again = site.refuses("import_errors", C, "--wait", "--force", code=4)
 
     problem = ran.facts()["problems"][0]
     assert ("b.py", 7, other.strip()) == tuple(problem.values())
@@ -115,63 +139,23 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     assert ["old.py", "b.py"] == [one["path"] for one in again.facts()["problems"]]
     fixed = {**C, "old.py": b"no, it is not"}
     airflow.show("a", make_release(fixed).revision)
-    told = site.told("publish", write_files(site.dags, fixed), "--wait").facts()
-    assert ["old.py"] == [one["path"] for one in told["problems"]]
+    told = site.refuses("import_errors", fixed, "--wait", code=4)
+    assert ["old.py"] == [one["path"] for one in told.facts()["problems"]]
 
 
 def test_an_error_of_a_file_as_it_was_before_the_release_does_not_count(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
     airflow.show("a", None)
-    changes = (
+    airflow.inject(first(airflow.errors.clear), of("/dags"))
+    for change in (
         lambda: airflow.show("a", revision),
         lambda: airflow.break_file("a.py", STACK),
-    )
-    airflow.inject(first(airflow.errors.clear), of("/dags"))
-    for change in changes:
-        airflow.inject(first(change), of("/dags"), times=1)
-    airflow.inject(first(list), of("/dags"), times=1)
+        list,
+    ):
+        meanwhile(airflow, change)
 
     site.succeed("wait")
-
-
-def test_a_release_that_is_written_again_counts_its_own_import_errors(
-    site: Site, airflow: FakeAirflow, revision: str
-) -> None:
-    airflow.show("a", revision)
-    airflow.break_file("a.py", STACK)
-
-    words = ("publish", write_files(site.dags, A), "--wait", "--force")
-    site.fails("import_errors", *words, code=4)
-
-
-def test_a_release_that_was_there_before_another_arrives_once_more(
-    site: Site, airflow: FakeAirflow, revision: str
-) -> None:
-    """As after a rollback, while Airflow still reads what was published between."""
-    airflow.is_parsing = False
-    other = make_release(B).revision
-    looks = iter(
-        [
-            (revision, revision, 1),
-            (revision, revision, 2),
-            (other, other, 60),
-            (revision, other, 61),
-            (revision, revision, 62),
-            (revision, revision, 99),
-        ]
-    )
-
-    def look() -> None:
-        one, two, ended = next(looks)
-        airflow.show("a", one, ended=ended)
-        airflow.show("b", two, ended=ended)
-
-    airflow.inject(first(look), of("/dags"))
-
-    site.succeed("wait")
-
-    assert [] == list(looks)
 
 
 def test_says_what_to_look_at_if_a_release_is_stuck(
@@ -181,8 +165,8 @@ def test_says_what_to_look_at_if_a_release_is_stuck(
     Also if Airflow does not say before the publish which errors it has, and is busy
     until the end.
     """
-    airflow.inject(answer_with(Answer(403)), of("/importErrors"), times=1)
-    later = answer_with(Answer(429, {"Retry-After": "600"}))
+    airflow.inject(says(403), of("/importErrors"), times=1)
+    later = says(429, headers={"Retry-After": "600"})
     airflow.inject(later, lambda _: len(airflow.seen(of("/dags"))) > 1)
     airflow.break_file("old.py", STACK)
     airflow.show("a", None)
@@ -213,26 +197,25 @@ def test_names_who_published_meanwhile(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
     airflow.show("a", revision)
-    airflow.inject(first(lambda: site.others_publish(C)), of("/dags"), times=1)
+    meanwhile(airflow, lambda: site.others_publish(C))
 
     site.fails("publish_conflict", "wait")
 
 
 ODD = {
-    "web page": ("/dags", answer_with(Answer(200, {}, b"<html>")), "airflow_unreachable", "200"),
-    "redirect": ("/dags", answer_with(Answer(302, {"Location": "http://127.0.0.1:9/"})),
+    "web page": ("/dags", says(200, b"<html>"), "airflow_unreachable", "200"),
+    "redirect": ("/dags", says(302, headers={"Location": "http://127.0.0.1:9/"}),
                  "airflow_unreachable", "302"),
-    "refused": ("/dags", answer_with(Answer(401)), "airflow_denied", "AIRFLOW_API_TOKEN"),
-    "no DAGs": ("/dags", answer_with(Answer(403)), "airflow_denied", "`can read on DAGs`"),
-    "no errors": ("/importErrors", answer_with(Answer(403)), "airflow_denied",
+    "refused": ("/dags", says(401), "airflow_denied", "AIRFLOW_API_TOKEN"),
+    "no DAGs": ("/dags", says(403), "airflow_denied", "`can read on DAGs`"),
+    "no errors": ("/importErrors", says(403), "airflow_denied",
                   "`can read on ImportError`"),
-    "Airflow 2": ("/auth/token", answer_with(Answer(404)), "airflow_unsupported", "Airflow 3.1"),
-    "wrong URL": ("/dags", answer_with(Answer(404)), "airflow_unsupported", "/api/v2"),
-    "Airflow 3.0": ("/dags", answer_with(Answer(200, {}, b'{"dags": [{}], "total_entries": 1}')),
+    "Airflow 2": ("/auth/token", says(404), "airflow_unsupported", "Airflow 3.1"),
+    "Airflow 3.0": ("/dags", says(200, b'{"dags": [{}], "total_entries": 1}'),
                     "airflow_unsupported", "'bundle_name'"),
-    "no sources": ("/dagSources/a", answer_with(Answer(403)), "airflow_denied",
+    "no sources": ("/dagSources/a", says(403), "airflow_denied",
                    "`can read on DAG Code`"),
-    "no end": ("/dags", answer_with(Answer(200, {}, b'{"dags": [{}], "total_entries": 2000000}')),
+    "no end": ("/dags", says(200, b'{"dags": [{}], "total_entries": 2000000}'),
                "airflow_unreachable", "in time"),
     "drip": ("/dags", drip(1, 0.5), "airflow_unreachable", "in time"),
     "outage": ("/dags", Exchange.reset, "airflow_unreachable", "does not answer"),
@@ -269,9 +252,7 @@ def test_wrong_settings_are_reported_before_anything_is_published(
     site.environment["AIRFLOW_API_PASSWORD"] = ""
     site.environment[f"AIRFLOW_API_{name}"] = value
 
-    ran = site.fails(
-        "settings_rejected", "publish", write_files(site.dags, B), "--wait", code=2
-    )
+    ran = site.refuses("settings_rejected", B, "--wait", code=2)
 
     assert f"AIRFLOW_API_{name}" in ran.err and "secret" not in ran.err
     assert A == site.current()
@@ -325,8 +306,8 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
         airflow.sources[name] = files[f"{name}.py"].decode()
     airflow.sources["a"] = "with DAG('x'):\n    pass"
     airflow.forget()
-    airflow.inject(answer_with(Answer(404)), of("/dagSources/a"), times=1)
-    nothing = answer_with(Answer(200, {}, b'{"content": null}'))
+    airflow.inject(says(404), of("/dagSources/a"), times=1)
+    nothing = says(200, b'{"content": null}')
     airflow.inject(nothing, of("/dagSources/new"), times=1)
     airflow.inject(
         first(airflow.errors.clear),
@@ -338,15 +319,18 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
     assert ["left.py", "lib.zip/c.py", "lib/helper.py"] == facts["unproven"]
 
 
-@pytest.mark.parametrize("name", ["us.zipcodes.py", "loader.py"])
+@pytest.mark.parametrize(
+    ("name", "dag"),
+    [
+        ("us.zipcodes.py", b"with DAG('a'): pass"),
+        ("loader.py", b"load_yaml_dags(globals())"),
+    ],
+)
 def test_a_folder_of_which_airflow_has_no_dag_is_not_live(
-    site: Site, airflow: FakeAirflow, name: str
+    site: Site, airflow: FakeAirflow, name: str, dag: bytes
 ) -> None:
     """As with a wrong --bundle; also if no line makes a DAG, or a name contains .zip."""
     site.environment |= airflow.settings() | {"AWS_BUCKET": ""}
-    dag = (
-        b"load_yaml_dags(globals())" if name == "loader.py" else b"with DAG('a'): pass"
-    )
     write_files(site.dags, {name: dag})
 
     site.fails("release_not_live", "wait", site.dags, "--timeout", "6s")

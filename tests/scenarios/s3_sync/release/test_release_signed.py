@@ -31,7 +31,6 @@ class Site(Publishing):
         self.s3 = s3
         self.key, self.other = Key(), Key()
         self.keys = write_keys(folder / "keys", self.key)
-        self.dags = folder / "dags"
         self.signs = ("--sign-key", self.key.write_private(folder / "key.pem"))
         settings = {"S3_SYNC_TRUSTED_KEYS": str(self.keys)}
         self.daemon = release_daemon(s3, folder / "target", settings)
