@@ -3,6 +3,8 @@ What is in the image of a sidecar: its packages, and how much larger it is than 
 base.
 """
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from tests.support.daemon import VENV_BIN
 def install(sidecar: str, folder: Path) -> list[str]:
     """
     Install a sidecar with what its image has, and return its command: each package of a
-    peer in the same environment would slow its start down.
+    peer, or service of botocore, would slow its start down.
     """
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = folder / "bin" / "pip"
@@ -24,6 +26,11 @@ def install(sidecar: str, folder: Path) -> list[str]:
     subprocess.run(
         [pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True
     )
+    dockerfile = (ROOT / "sidecars" / sidecar / "Dockerfile").read_text()
+    services = re.findall(r"! -name (\S+)", dockerfile)
+    for data in folder.glob("lib/python*/site-packages/botocore/data/*/"):
+        if data.name not in services:
+            shutil.rmtree(data)
     sources = f"{ROOT / 'runtime'}\n{ROOT / 'sidecars' / sidecar}\n"
     (next(folder.glob("lib/python*/site-packages")) / "sources.pth").write_text(sources)
     return [str(folder / "bin" / "python"), str(VENV_BIN / sidecar)]

@@ -22,8 +22,9 @@ from sidecar_runtime.errors import explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 TICK_SECONDS = 0.2
-# A program closes its output a moment before it ends.
-CLOSED_TICK_SECONDS = 0.01
+# A program closes its output a moment before it ends; what does so earlier, such as a
+# daemon, is looked at twice as seldom each time.
+CLOSED_TICK_SECONDS = 0.0005
 # A longer line is split; a report of sync-perm has tens of thousands of bytes.
 LINE_BYTES = 1 << 20
 # Limit for an answer, because a program's output may be endless.
@@ -216,10 +217,14 @@ def _listen(process: Process, hears: Hears, until: float, watch: Watch) -> None:
             if stream is not None:
                 selector.register(stream, selectors.EVENT_READ, hear)
         has_ended = False
+        closed_tick = CLOSED_TICK_SECONDS
         while not has_ended:
             # It is not reaped, so that its id is not reused.
             has_ended = os.waitid(os.P_PID, process.pid, _UNREAPED) is not None
-            tick = TICK_SECONDS if selector.get_map() else CLOSED_TICK_SECONDS
+            tick = TICK_SECONDS
+            if not selector.get_map():
+                tick = min(closed_tick, TICK_SECONDS)
+                closed_tick *= 2
             for key, _ in selector.select(0.0 if has_ended else tick):
                 chunk = os.read(key.fd, PIPE_BYTES)
                 if chunk:
