@@ -232,10 +232,9 @@ class Health:
 
         What a cycle found comes before the state that it left: it is the cause.
         """
-        left = Standing(readiness.problem)
         return next(
-            (one for one in (self.crash, self.standing, self.slow, left) if one.why),
-            left,
+            (one for one in (self.crash, self.standing, self.slow) if one.why),
+            Standing(readiness.problem),
         )
 
     def record(self, outcome: Outcome, seconds: float) -> None:

@@ -110,7 +110,7 @@ def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
     Put timestamp, level and event first, for people who read raw JSON.
     """
-    return {**{key: event.pop(key) for key in ("timestamp", "level", "event")}, **event}
+    return {**dict.fromkeys(("timestamp", "level", "event")), **event}
 
 
 def configure(
@@ -130,7 +130,7 @@ def configure(
         may_drop: Whether to drop lines instead of blocking the process when they are
             not read.
     """
-    out = stream if stream is not None else sys.stdout
+    out = stream or sys.stdout
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,

@@ -85,7 +85,7 @@ def boolean(text: str) -> bool:
     Parse ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in
     any case.
     """
-    word = text.strip().lower()
+    word = text.lower()
     if word not in TRUE | FALSE:
         raise ValueError("is not true or false")
     return word in TRUE
@@ -96,7 +96,7 @@ def count(text: str) -> int:
     """
     Parse a whole number, 0 or more.
     """
-    if not re.fullmatch(r"\d{1,9}", text.strip()):
+    if not re.fullmatch(r"\d{1,9}", text):
         raise ValueError("is not a whole number, 0 or more")
     return int(text)
 
@@ -112,7 +112,7 @@ def mode(text: str) -> int:
     YAML turns an unquoted 0644 into 420; the decimal values of common modes are
     refused.
     """
-    if not re.fullmatch(r"0?[0-7]{3}", text.strip()) or text.strip() in _DECIMAL_MODES:
+    if not re.fullmatch(r"0?[0-7]{3}", text) or text in _DECIMAL_MODES:
         raise ValueError('is not an octal mode such as "0644", in quotes')
     value = int(text, 8)
     if not value & 0o400:
@@ -135,7 +135,7 @@ def choice(*options: str) -> Callable[[str], str]:
 
     @allows(" or ".join(options))
     def parse(text: str) -> str:
-        word = text.strip().lower()
+        word = text.lower()
         if word not in options:
             raise ValueError(f"is not one of {', '.join(options)}")
         return word

@@ -264,16 +264,16 @@ ADDRESSES = {
         (duration(at_least=1, at_most=60), {"1": 1, "1m": 60}),
         (
             boolean,
-            dict.fromkeys(["true", "TRUE", "yes", "on", "1", " true "], True),
+            dict.fromkeys(["true", "TRUE", "yes", "on", "1"], True),
         ),
         (boolean, dict.fromkeys(["false", "no", "off", "0"], False)),
-        (count, {"0": 0, "7": 7, " 999 ": 999}),
+        (count, {"0": 0, "999": 999}),
         (
             mode,
-            {"0644": 0o644, "664": 0o664, " 0400 ": 0o400},
+            {"0644": 0o644, "664": 0o664, "0400": 0o400},
         ),
         (words, {"*.py, *.sql ,,b": ("*.py", "*.sql", "b"), " , ": ()}),
-        (choice("json", "console"), {" JSON ": "json"}),
+        (choice("json", "console"), {"JSON": "json"}),
         (
             absolute_path,
             {"/dags/": "/dags", "//a///b/./c/..": "/a/b", "/a b/ü": "/a b/ü"},

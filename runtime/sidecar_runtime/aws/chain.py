@@ -79,18 +79,10 @@ def open_session(profile: str = "") -> botocore.session.Session:
     return botocore.session.Session(profile=profile or None)
 
 
-def resolve(session: botocore.session.Session) -> Iterator[dict[str, Any]]:
-    """
-    Yield the configuration and the credentials of the S3 client that botocore would
-    build.
-    """
-    yield configuration(session)
-    yield {"credentials": _credentials(session)}
-
-
 def configuration(session: botocore.session.Session) -> dict[str, Any]:
     """
-    Return the configuration alone, without asking any service for credentials.
+    Return the configuration of the S3 client that botocore would build, without asking
+    any service for credentials.
     """
     profile = session.get_scoped_config()
     s3 = profile.get("s3") or {}
@@ -215,10 +207,9 @@ def answers(question: str) -> Iterator[dict[str, Any]]:
     """
     try:
         session = open_session()
+        yield whoami(session) if question == "whoami" else configuration(session)
         if question == "credentials":
-            yield from resolve(session)
-        else:
-            yield {"anonymous": configuration, "whoami": whoami}[question](session)
+            yield {"credentials": _credentials(session)}
     except Exception as error:  # noqa: BLE001 - also those of the libraries that it uses
         yield {
             "error": {
