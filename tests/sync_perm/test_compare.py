@@ -12,7 +12,6 @@ import pytest
 from sync_perm.compare import (
     DEFAULT_ROLES,
     Failure,
-    Item,
     Tables,
     compare,
     find_unasked,
@@ -58,16 +57,6 @@ def test_rows_of_single_dags_are_left_to_the_comparison() -> None:
 
 
 # --- DAGs
-
-
-def test_each_dag_must_have_its_permissions() -> None:
-    found = tables(
-        {"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")}
-    )
-
-    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == compare(
-        found
-    ).items
 
 
 @pytest.mark.parametrize(
