@@ -268,7 +268,7 @@ def _reap_strays() -> None:
 
 # --- the private folder
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class PrivateFolder:

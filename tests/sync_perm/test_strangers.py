@@ -2,8 +2,6 @@
 Bytes of a roles file: roles, or mistakes that each have a line of the file.
 """
 
-from __future__ import annotations
-
 from hypothesis import given
 
 from sync_perm.roles_file import parse

@@ -21,7 +21,7 @@ import warnings
 GRAMMARS = [f"3.{minor}" for minor in range(7, sys.version_info.minor + 1)]
 
 PROBLEM_CHARACTERS = 500
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def problem_of(source: bytes, grammar: str) -> tuple[int | None, str] | None:

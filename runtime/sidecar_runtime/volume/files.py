@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from sidecar_runtime.errors import SidecarError
 
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 FACTS_BYTES = 1 << 20
 """Maximum size of a JSON file of facts; the largest lists a few dozen paths."""
@@ -170,9 +170,7 @@ def open_file(path: str, *, dir_fd: int | None, follow: bool = False) -> BinaryI
     Raises:
         OSError: It is missing, or not a regular file.
     """
-    flags = (
-        os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    )
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     fd = os.open(path, flags, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -332,7 +330,7 @@ class TargetLock:
         if self._fd is not None and is_at(name, dir_fd, self._fd):
             return True
         self.release()
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
         with ExitStack() as stack:
             stack.callback(os.close, fd)

@@ -33,7 +33,7 @@ from sidecar_runtime.volume.files import (
 )
 
 FOLDER_MODE = 0o775
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # A hard link is impossible: protected_hardlinks, a file system without hard links, too
 # many links to the file, another mount.
 # https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
@@ -41,7 +41,7 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 # A file or folder cannot be linked: it is missing, of another kind, or closed to this
 # user.
 _NOT_OURS = (FileNotFoundError, NotADirectoryError, PermissionError)
-OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
 # The suffix of a link that is not in its place yet. It is in the same folder: the store
@@ -187,7 +187,7 @@ class Snapshots(NamedTuple):
         Args:
             prepared: The folder's name, which begins with a dot.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         with fence:
             os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
             os.rename(prepared, revision, src_dir_fd=self.store, dst_dir_fd=self.store)

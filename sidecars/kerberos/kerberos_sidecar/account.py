@@ -6,8 +6,6 @@ so that the HTTP endpoint never waits for the volume or for a cycle. Both are re
 at any moment: read each attribute once.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from threading import Lock

@@ -3,8 +3,6 @@ The command ``check``: tries everything the daemon needs, and reports what to fi
 how.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

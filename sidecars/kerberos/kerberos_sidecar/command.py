@@ -2,8 +2,6 @@
 The command line of ``kerberos-sidecar``, and the assembly of its parts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 

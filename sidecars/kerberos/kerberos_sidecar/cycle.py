@@ -3,8 +3,6 @@ The sidecar that the loop runs, and the story of a cycle: which principals are d
 volume → keytab → child → verify → publish → note.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import threading
@@ -69,7 +67,7 @@ class KerberosSidecar:
         self._accounts = [Account(entry, settings) for entry in settings.entries]
         self._is_busy = False
 
-    def begin(self) -> KerberosSidecar:
+    def begin(self) -> "KerberosSidecar":
         return self
 
     def cycle(self, fence: Fence) -> Outcome:

@@ -7,8 +7,6 @@ ticket. The format is MIT's, version 4:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -48,7 +46,7 @@ class Principal:
         name = "".join((*self.components, self.realm))
         return name.isprintable() and "\ufffd" not in name and len(name) < NAME_LIMIT
 
-    def is_named(self, wanted: Principal) -> bool:
+    def is_named(self, wanted: "Principal") -> bool:
         """
         Whether this is the wanted principal; without a realm, `wanted` matches any
         realm.
@@ -57,7 +55,7 @@ class Principal:
             not wanted.realm and wanted.components == self.components
         )
 
-    def resembles(self, other: Principal) -> bool:
+    def resembles(self, other: "Principal") -> bool:
         """
         Whether both differ in case at most: Active Directory answers in its own case.
         """

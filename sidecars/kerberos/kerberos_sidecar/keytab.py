@@ -6,8 +6,6 @@ libkrb5 reports "No credentials cache found" for seven different faults of a key
 version 2: https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -3,8 +3,6 @@ The site's krb5.conf: our relations before it, and the lines that may be the cau
 error, because libkrb5 names neither file nor line.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -7,8 +7,6 @@ the end of its process: this one is killed with its group at the deadline, and w
 parent.
 """
 
-from __future__ import annotations
-
 import base64
 import ctypes
 import json

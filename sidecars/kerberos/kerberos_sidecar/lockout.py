@@ -7,8 +7,6 @@ another ccache with the same keys, and another uid with the same group. Consumer
 able to write it, so the process remembers its own refusals, too.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -2,8 +2,6 @@
 What is measured: the common metrics, and the sidecar's own for each ccache.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from kerberos_sidecar.account import Account

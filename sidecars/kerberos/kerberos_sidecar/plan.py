@@ -2,8 +2,6 @@
 Decides what is to be done for one principal now; if nothing, until when, and why. Pure.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import dataclass
@@ -50,7 +48,7 @@ class Clock(NamedTuple):
     now: float
 
     @classmethod
-    def read(cls) -> Clock:
+    def read(cls) -> "Clock":
         return cls(time.monotonic(), time.time())
 
 

@@ -15,8 +15,6 @@ A killed process leaves the first ones unlocked; the next :class:`Staging` of an
 process removes them.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import glob

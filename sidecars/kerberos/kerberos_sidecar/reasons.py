@@ -4,8 +4,6 @@ The one table of failures: what can go wrong, whom it concerns, and what to do a
 The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterable
 

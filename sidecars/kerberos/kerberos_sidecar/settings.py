@@ -6,8 +6,6 @@ uses.
 them. libkrb5 reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5_conf`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -2,8 +2,6 @@
 The image's own Airflow: finds it, and runs it, one child process at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

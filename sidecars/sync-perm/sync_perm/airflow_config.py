@@ -6,8 +6,6 @@ Order and expansion follow Airflow: `AirflowConfigParser.get` and `expand_env_va
 `airflow/configuration.py` (2.11) and `airflow/_shared/configuration/parser.py` (3.3).
 """
 
-from __future__ import annotations
-
 import configparser
 import os
 import re

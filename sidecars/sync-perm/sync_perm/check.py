@@ -4,8 +4,6 @@ needs it. ``sync-perm diff``: prints the comparison, which is what the daemon wo
 write. Both write nothing.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from contextlib import closing

@@ -2,8 +2,6 @@
 The command line of ``sync-perm``, and the assembly of its parts.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -8,8 +8,6 @@ see `sync_perm_for_dag` of `FabAirflowSecurityManagerOverride` (FAB provider 1.5
 write the rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -176,7 +174,7 @@ class Difference(NamedTuple):
     asked: Grants | None = None
     unasked: Collection[Item] | None = None
 
-    def without(self, held: Mapping[Item, str]) -> Difference:
+    def without(self, held: Mapping[Item, str]) -> "Difference":
         """
         Return it without the rows that passes did not fix: their DAGs and roles fail.
         """

@@ -3,8 +3,6 @@ One cycle: poll → look → decide → lock → one pass → look; the next fol
 progresses.
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,7 +43,7 @@ class SyncPerm:
     reader: Reader
     status: Status
 
-    def begin(self) -> Session:
+    def begin(self) -> "Session":
         """
         Return a session for the calling thread.
         """
@@ -99,17 +97,11 @@ class Session:
         except BaseException:
             # Whatever it was, the next cycle trusts neither this connection nor what
             # was seen through it.
-            self.close()
+            self._seen = ""
+            if self._database is not None:
+                self._database.close()
+                self._database = None
             raise
-
-    def close(self) -> None:
-        """
-        Close the connection, and forget its fingerprint.
-        """
-        self._seen = ""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
 
     def _reconcile(self, fence: Fence) -> Outcome:
         # Something has changed, or a pause has ended: what does it come to?

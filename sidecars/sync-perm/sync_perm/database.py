@@ -3,8 +3,6 @@ A connection to the metadata database: its errors, its lock, and what differs be
 servers.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import ssl

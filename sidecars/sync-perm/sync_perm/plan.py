@@ -3,8 +3,6 @@ Decides what is to be done now, or until when nothing is, and why; and what a pa
 taught. It knows the tables, the memory and the time, and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple

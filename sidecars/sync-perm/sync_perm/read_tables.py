@@ -2,8 +2,6 @@
 Reads the tables: whether anything changed (the fingerprint), and the rows by name.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zlib

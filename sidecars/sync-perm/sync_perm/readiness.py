@@ -2,8 +2,6 @@
 What /readyz, /status and /metrics show of the comparison, across cycles and threads.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping

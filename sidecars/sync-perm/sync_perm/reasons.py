@@ -5,8 +5,6 @@ A failure of the cycle ends it, and the loop retries with backoff. A failure of 
 reported beside it; the other DAGs are synced.
 """
 
-from __future__ import annotations
-
 from sidecar_runtime.errors import SidecarError
 
 OF_DAGS = (

@@ -6,8 +6,6 @@ The schema is docs/reference/roles.schema.json; rules that a schema cannot expre
 checked here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -90,7 +88,7 @@ class Where:
             Mistake(self.line, printable(self.key or WHOLE), printable(problem))
         )
 
-    def below(self, node: yaml.Node, key: str) -> Where:
+    def below(self, node: yaml.Node, key: str) -> "Where":
         """
         Return the place of a node below this one.
         """

@@ -5,8 +5,6 @@ Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see
 :mod:`sync_perm.airflow_config` and :mod:`sync_perm.airflow`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ Only its KDC runs, on loopback and its own port; accounts are changed in the dat
 Programs: `samba`, `samba-tool` (Debian: samba-ad-dc, samba-ad-provision).
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

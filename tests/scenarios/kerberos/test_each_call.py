@@ -4,8 +4,6 @@ A crash or an error at each call with which the kerberos sidecar publishes a cca
 With `--full` at every call; otherwise at a few, which a seed draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -2,8 +2,6 @@
 A stale keytab never locks the account, although the KDC enforces a lockout policy.
 """
 
-from __future__ import annotations
-
 import os
 from functools import partial
 

@@ -2,8 +2,6 @@
 Programs that read the ccache never fail, whatever the writers do, and never change it.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import time

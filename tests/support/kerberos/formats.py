@@ -2,8 +2,6 @@
 Builds keytabs and ccaches from the format descriptions, without our code.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ The first ticket takes about 0.1 s (create the database, start, add a principal)
 Programs: `krb5kdc`, `kadmin.local`, `kdb5_util` (Debian: krb5-kdc, krb5-admin-server).
 """
 
-from __future__ import annotations
-
 import calendar
 import re
 import shutil

@@ -2,8 +2,6 @@
 A relay in front of a KDC that goes silent or sends garbage on demand.
 """
 
-from __future__ import annotations
-
 import socket
 import struct
 import threading

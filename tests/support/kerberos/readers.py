@@ -2,8 +2,6 @@
 Consumers of a ccache as processes: klist, GSSAPI, Java, Hadoop.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

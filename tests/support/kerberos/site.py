@@ -3,8 +3,6 @@ A realm with a principal, its keytab, a ccache folder, and `kerberos-sidecar` as
 process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
