@@ -284,7 +284,6 @@ def test_errors_of_botocore_have_a_reason_and_advice_that_blames_what_was_tried(
         ("AWS_ENDPOINT_URL_STS", "http://sts:port"),
         ("AWS_REGION", "eu west-1"),
         ("AWS_MAX_ATTEMPTS", "many"),
-        ("AWS_RETRY_MODE", "eager"),
     ],
 )
 def test_a_value_that_botocore_cannot_use_is_quoted_and_no_service_is_blamed(

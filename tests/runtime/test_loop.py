@@ -128,8 +128,8 @@ def hear(log: Log, number: signal.Signals) -> None:
 
 
 @pytest.fixture(autouse=True)
-def handlers_restored() -> Iterator[None]:
-    """The loop of a process ends with it, and leaves its signal handlers."""
+def handlers_restored(log: Log) -> Iterator[None]:
+    """The loop of a process ends with it, and leaves its log and signal handlers."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -151,7 +151,7 @@ def unstarted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Loop:
 
 @pytest.mark.parametrize("seconds", [100.0, 1000.0])
 def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
-    log: Log, monkeypatch: pytest.MonkeyPatch, seconds: float
+    monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Shifted by up to a tenth, at random; a cycle that is longer misses one."""
     monkeypatch.setattr("random.uniform", lambda *tenth: float(tenth == (0.9, 1.1)))
@@ -187,7 +187,7 @@ def test_cycles_continue_even_if_the_scheduler_is_silent(
 # --- failures
 
 
-def test_an_exit_in_a_cycle_is_a_failure(log: Log) -> None:
+def test_an_exit_in_a_cycle_is_a_failure() -> None:
     one = run(SystemExit(), KeyboardInterrupt(), CHANGED, interval_seconds=0.1)
 
     one.until_stopped()
@@ -195,9 +195,9 @@ def test_an_exit_in_a_cycle_is_a_failure(log: Log) -> None:
     assert ["failed", "failed", "changed"] == one.results()
 
 
-def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know(
-    log: Log,
-) -> None:
+def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know() -> (
+    None
+):
     """
     It would ask for the next cycle again and again: nothing has noted that this one
     failed.
@@ -219,9 +219,7 @@ def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know
     assert 1 == one.sidecar.cycles
 
 
-def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(
-    log: Log,
-) -> None:
+def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff() -> None:
     """It would also overwrite the time of the next cycle, which then seems overdue."""
     one = run(DENIED, CHANGED, pace=RESTING)
     record = one.health.record
@@ -237,7 +235,7 @@ def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(
     assert 1 == one.sidecar.cycles
 
 
-def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
+def test_backoff_grows_with_failures_and_a_success_resets_it() -> None:
     asked: list[tuple[int, float]] = []
 
     def backoff(failures: int, interval_seconds: float) -> float:
@@ -345,7 +343,7 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
     assert "cycle_slow" == ended["reason"]
 
 
-def test_a_cycle_is_not_slow_that_takes_no_longer_than_the_last_ten(log: Log) -> None:
+def test_a_cycle_is_not_slow_that_takes_no_longer_than_the_last_ten() -> None:
     seen: list[float] = []
 
     def look(_: Fence) -> Outcome:
@@ -367,7 +365,7 @@ def test_a_cycle_is_not_slow_that_takes_no_longer_than_the_last_ten(log: Log) ->
 
 @pytest.mark.parametrize("is_asked_for", [True, False], ids=["SIGHUP", "wake"])
 def test_whoever_asks_without_end_gets_a_burst_of_cycles_and_then_one_in_a_period(
-    log: Log, *, is_asked_for: bool
+    *, is_asked_for: bool
 ) -> None:
     """
     As a task that requests releases: each cycle is a request to the source. The first
@@ -399,9 +397,7 @@ def test_whoever_asks_without_end_gets_a_burst_of_cycles_and_then_one_in_a_perio
     assert [is_asked_for] * 3 == asked
 
 
-def test_a_cycle_that_has_to_wait_for_its_turn_is_the_one_that_was_asked_for(
-    log: Log,
-) -> None:
+def test_a_cycle_that_has_to_wait_for_its_turn_is_the_one_that_was_asked_for() -> None:
     """A wake that comes meanwhile, or the regular trigger, does not make it another."""
     pace = QUICK._replace(asked_burst=1, asked_seconds=0.5)
     asked: list[bool] = []

@@ -143,19 +143,11 @@ def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
 
 
 def test_a_typo_in_a_required_name_is_pointed_out() -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Other(CommonSettings):
-        path: str = setting(
-            "BOX_PATH", str, prefixed=False, required=True, text="Where."
-        )
+    (typo,) = problems_of(BOXX="secret", BOXING="x")
+    (other,) = problems_of(BOXING="x")
 
-    error = raised(
-        SettingsError, load, Other, PREFIX, {"BOX_PAHT": "secret", "PATH": "/bin"}
-    )
-    assert "BOX_PAHT is set: is it a typo?" in error.problems[0].problem
-    assert "secret" not in str(error)
-    error = raised(SettingsError, load, Other, PREFIX, {"PATH": "/bin"})
-    assert "PATH is set" not in error.problems[0].problem
+    assert "is missing: a name (BOXX is set: is it a typo?)" == typo.problem
+    assert "is missing: a name" == other.problem
 
 
 def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a_service() -> (

@@ -355,15 +355,16 @@ def _find_aliases(database: Database, names: Iterable[str]) -> dict[str, str]:
     Return the names that MySQL's collation equates with these unknown ones, as Airflow
     finds them.
     """
-    query = "SELECT MIN(name) FROM {in}ab_role WHERE name = :name"
-    found = {}
+    query = "SELECT MIN(name) FROM {in}ab_role WHERE name = :name HAVING COUNT(*) > 0"
+    found: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = database.rows(query, name=name)[0][0]
+            for (alias,) in database.rows(query, name=name):
+                found[name] = alias
         except SidecarError as error:  # its character set may lack a letter of the name
             if error.reason != "database_failed":
                 raise
-    return {name: alias for name, alias in found.items() if alias}
+    return found
 
 
 def _find_taken(database: Database) -> dict[str, Failure]:

@@ -9,7 +9,6 @@ import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.formats import ccache, entry, tgt
-from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, failure, several, with_ccaches
 from tests.support.waiting import wait_until
@@ -49,7 +48,7 @@ def make_stale(site: Site) -> None:
 
 
 def test_a_refused_key_is_tried_again_after_each_window_and_used_once_accepted(
-    here: Site, running_kdc: Kdc
+    here: Site,
 ) -> None:
     """
     Each process of a container that restarts waits for the rest of a window. A KDC that
@@ -87,7 +86,7 @@ def add_silent_primary(site: Site, proxy: KdcProxy) -> None:
 
 @pytest.mark.parametrize("noted", ["on the volume", "behind a silent primary"])
 def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
-    here: Site, running_kdc: Kdc, proxy: KdcProxy, noted: str
+    here: Site, proxy: KdcProxy, noted: str
 ) -> None:
     """
     SIGHUP tries a refused key once more; `check` and another uid's restart do not.
@@ -125,7 +124,7 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
 
 
 def test_neither_a_burst_of_sighups_nor_a_neighbor_ends_the_wait_of_a_refused_key(
-    here: Site, running_kdc: Kdc
+    here: Site,
 ) -> None:
     """
     The neighbor can write the folder of the ccache: it puts a folder of its own in
@@ -175,7 +174,7 @@ def test_a_remembered_refusal_is_no_further_failure(make_site: MakeSite) -> None
 
 
 def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
-    here: Site, running_kdc: Kdc, proxy: KdcProxy
+    here: Site, proxy: KdcProxy
 ) -> None:
     """
     The process ends after the KDC has answered, but before libkrb5 has. The keytab has

@@ -116,7 +116,6 @@ def metadata(
     airflow: Airflow,
     kind: Kind,
     home: Path,
-    tmp_path: Path,
 ) -> Database:
     """A metadata database of that kind in which `airflow sync-perm` has run."""
     made: Database
