@@ -20,7 +20,6 @@ from sidecar_runtime import DOCS
 from sidecar_runtime.errors import printable
 from sidecar_runtime.health import CALM, About, Health, Names, Outcome, Sidecar
 
-REFRESH_SECONDS = 30
 STYLE = (
     ":root{color-scheme:light dark}"
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
@@ -144,7 +143,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
-        f"<meta http-equiv=refresh content={REFRESH_SECONDS}>",
+        "<meta http-equiv=refresh content=30>",
         f"<title>{' · '.join([state, name, *map(_text, pod[:1])])}</title>",
         f"<style>{STYLE}</style><main><h1>{name} {' '.join(marks)}</h1>",
         _table(_trouble(facts, is_calm=is_calm), "trouble"),

@@ -136,9 +136,9 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
 
 def _entry(number: int, item: Mapping[str, object]) -> Mapping[str, Any]:
     if not {"principal", "ccache"} <= item.keys() <= _PARSERS.keys():
-        known = ", ".join(_PARSERS)
         raise ValueError(
-            f"item {number}: needs principal and ccache, and knows only {known}"
+            f"item {number}: needs principal and ccache, and knows only principal, "
+            "keytab, ccache, mode"
         )
     read = {}
     for key, value in item.items():
@@ -271,11 +271,11 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             user wrote.
     """
     given, chart = _given(environ)
-    text = f"cannot be combined with {PREFIX}PRINCIPALS"
+    text = "cannot be combined with KERBEROS_PRINCIPALS"
     mixed = [
         Problem(name, given[name], text)
         for name in FOR_ONE
-        if name in given and f"{PREFIX}PRINCIPALS" in given
+        if name in given and "KERBEROS_PRINCIPALS" in given
     ]
     try:
         return load(
@@ -310,7 +310,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     given = {name: value for name, value in environ.items() if value.strip()}
     # The chart always sets its names for one principal, so they do not conflict with a
     # list.
-    taken = given.keys() | (FOR_ONE if f"{PREFIX}PRINCIPALS" in given else ())
+    taken = given.keys() | (FOR_ONE if "KERBEROS_PRINCIPALS" in given else ())
     chart = {
         ours: name
         for name, ours in CHART_NAMES.items()

@@ -85,7 +85,10 @@ OF_FAB = {
     "sync_roles": "security_manager/override.py",
     "sync_perm_for_dag": "security_manager/override.py",
 }
-OVERRIDES = "airflow.providers.fab.auth_manager.security_manager.override"
+OVERRIDE = (
+    "airflow.providers.fab.auth_manager.security_manager.override."
+    "FabAirflowSecurityManagerOverride"
+)
 # Who logs that a row could not be written, and goes on: the security managers.
 WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
 
@@ -226,7 +229,7 @@ def connection() -> Told:
         if not one.__module__.startswith(OURS)
     ]
     if not driver:
-        foreign.append(f"a driver that is none of {', '.join(DRIVERS)}")
+        foreign.append("a driver that is none of psycopg2, psycopg, MySQLdb, pymysql")
     arguments = {}
     for key, value in given.items():
         if OF_PYTHON.fullmatch(key):
@@ -289,9 +292,7 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
     if not is_written:
         for section in ("FAB", "WEBSERVER"):  # otherwise loading writes the views
             os.environ[f"AIRFLOW__{section}__UPDATE_FAB_PERMS"] = "False"
-        imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = (
-            lambda _: None
-        )
+        imported(OVERRIDE).create_db = lambda _: None
         # whatever the user's security manager writes is rolled back
         imported("sqlalchemy.engine.default.DefaultDialect").do_commit = lambda *_: None
     # Flask takes what webserver_config.py does not find for a file that is not there.

@@ -313,7 +313,7 @@ def read_access_control(
         if max(size, len(unpacked)) > MOST_BYTES:
             return Failure(
                 "dag_too_large",
-                f"has more than {MOST_BYTES >> 20} MiB in serialized_dag",
+                "has more than 4 MiB in serialized_dag",
             )
         text = data or unpacked.decode()
         if 'access_control"' not in text:

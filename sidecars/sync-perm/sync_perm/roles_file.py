@@ -50,7 +50,7 @@ _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
 # loader checks nothing, and the square of its depth.
 MAX_DEPTH = 20
 TANGLED = (
-    f"has an alias, or is nested more than {MAX_DEPTH} deep; write out what it stands "
+    "has an alias, or is nested more than 20 deep; write out what it stands "
     "for, or let roles share it with `from`"
 )
 
@@ -233,7 +233,7 @@ def parse(data: bytes) -> Document:
 def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
     if name != name.strip() or not 0 < len(name) <= MAX_NAME or "\0" in name:
         where.refuse(
-            f"a role name has 1 to {MAX_NAME} characters, none of them NUL, and no "
+            "a role name has 1 to 64 characters, none of them NUL, and no "
             "blanks at its ends"
         )
     for own in DEFAULT_ROLES:
@@ -251,7 +251,7 @@ def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
 def _selection(found: Mapping[str, Read], where: Where) -> Selection | None:
     given = [by for by in WAYS if by in found]
     if len(given) != 1 or "permissions" not in found:
-        where.refuse(f"must have permissions and exactly one of {', '.join(WAYS)}")
+        where.refuse("must have permissions and exactly one of id, tag, owner, folder")
     elif None not in (one.value for one in found.values()):
         permissions = frozenset(one.value for one in found["permissions"].value)
         return Selection(given[0], found[given[0]].value, permissions, where)
@@ -272,7 +272,7 @@ def _on_others(text: str) -> Permission:
 def _on_dags(text: str) -> Permission:
     action, kind = (text, "DAGs") if re.fullmatch(r"\w+", text) else _split(text)
     if kind not in RESOURCES:
-        raise ValueError(f"must be on one of {', '.join(sorted(RESOURCES))}")
+        raise ValueError("must be on one of DAG Runs, DAGs")
     actions = sorted(RESOURCES[kind].actions)
     if action not in actions:
         raise ValueError(
