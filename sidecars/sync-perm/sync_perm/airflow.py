@@ -19,7 +19,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow_config import Address, AirflowConfig, name, redact
+from sync_perm.airflow_config import Address, AirflowConfig, redact
 from sync_perm.compare import Item
 from sync_perm.inside_airflow import ENDED, FAB, release_of
 from sync_perm.reasons import failure
@@ -105,7 +105,7 @@ def find_installation(config: AirflowConfig, folder: str) -> Installation:
         said = f"leads to Airflow {version}; upgrade it to 2.11 or later"
     elif problem:
         manager = config.value("core", "auth_manager")
-        raise SettingsError([Problem(name("core", "auth_manager"), manager, problem)])
+        raise SettingsError([Problem("AIRFLOW__CORE__AUTH_MANAGER", manager, problem)])
     else:
         return Installation(command=path, python=python, **told)
     raise SettingsError([Problem("PATH", where, said)])
@@ -213,9 +213,9 @@ def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
         "HOME": folder,
         "TMPDIR": folder,
         "AIRFLOW_HOME": folder,
-        name("logging", "base_log_folder"): f"{folder}/logs",
-        name("logging", "remote_logging"): "False",
-        name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{folder}/logs",
+        "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
+        "AIRFLOW__SCHEDULER__CHILD_PROCESS_LOG_DIRECTORY": f"{folder}/logs/scheduler",
     }
     places = [f"{config.home}/{one}" for one in OF_AIRFLOW_HOME]
     places += [f"{home}/{one}" for one in OF_HOME]
@@ -225,7 +225,8 @@ def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
             os.symlink(real, f"{folder}/{os.path.basename(real)}")
     # The chart configures its own containers through airflow.cfg, which extra
     # containers lack; its default is FAB, unlike that of Airflow 3.
-    environ[name("core", "auth_manager")] = config.value("core", "auth_manager") or FAB
+    manager = config.value("core", "auth_manager") or FAB
+    environ["AIRFLOW__CORE__AUTH_MANAGER"] = manager
     # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
     environ.setdefault("USER", "airflow")
     # The real HOME may contain a user's site-packages; in the official image,

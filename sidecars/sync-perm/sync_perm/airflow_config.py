@@ -25,8 +25,6 @@ from sync_perm.reasons import failure
 Ask = Callable[[Fence], Mapping[str, Any]]
 """Lets Airflow tell how it connects; see the script's ``connection``."""
 
-DATABASE = "database"
-KEY = "sql_alchemy_conn"
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 NO_URL = (
@@ -112,14 +110,7 @@ class AirflowConfig:
         it is unset.
         """
         text = self._file.get(section, key, fallback="").replace("%%", "%")
-        return _expand(self.environ.get(name(section, key), text))
-
-
-def name(section: str, key: str) -> str:
-    """
-    Return the environment variable of an option.
-    """
-    return f"AIRFLOW__{section.upper()}__{key.upper()}"
+        return _expand(self.environ.get(f"AIRFLOW__{section}__{key}".upper(), text))
 
 
 def _expand(text: str) -> str:
@@ -223,9 +214,9 @@ def find_source(config: AirflowConfig, local_settings: str, ask: Ask) -> Source:
     Raises:
         SettingsError: The URL is not set, is invalid, or the database is not supported.
     """
-    variable = name(DATABASE, KEY)
+    variable = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
     is_plain = variable in config.environ
-    ways = [variable] if is_plain else config.named(rf"{KEY}(_cmd|_secret)?$")
+    ways = [variable] if is_plain else config.named("sql_alchemy_conn(_cmd|_secret)?$")
     if not ways:
         raise SettingsError([Problem(variable, "", NOT_SET)])
     more = config.named("sql_alchemy_(connect_args|schema)$")
@@ -235,7 +226,7 @@ def find_source(config: AirflowConfig, local_settings: str, ask: Ask) -> Source:
         address = parse_url(variable, _expand(config.environ[variable]))
         if not more:
             return replace(asked, address=address)
-    elif config.named(rf"{KEY}_(cmd|secret)$"):
+    elif config.named("sql_alchemy_conn_(cmd|secret)$"):
         return asked
     told = ask(Fence())
     text = told.get("text")
