@@ -43,10 +43,10 @@ class Log:
     def __init__(self, stream: io.StringIO) -> None:
         self._stream = stream
 
-    def events(self, name: str | None = None) -> list[Event]:
-        """Return all lines, or those with this event name."""
+    def events(self, name: str) -> list[Event]:
+        """Return the lines with this event name."""
         lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
-        return [line for line in lines if name is None or line["event"] == name]
+        return [line for line in lines if line["event"] == name]
 
 
 @contextmanager
@@ -111,12 +111,11 @@ class Script:
         self._steps = list(steps)
         self._ready = ready
         self._details = details or {}
-        self.cycles = self.sessions = 0
+        self.cycles = 0
         self.rests = False
 
     def begin(self) -> Self:
         """Begin a session; all sessions follow the same script."""
-        self.sessions += 1
         return self
 
     def cycle(self, fence: Fence) -> Outcome:
