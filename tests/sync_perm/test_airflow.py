@@ -53,7 +53,6 @@ def write_python(folder: Path, script: str) -> str:
     [
         f"#!{sys.executable} -E",
         f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''",
-        f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''",
     ],
 )
 def test_takes_python_from_the_shebang_of_the_command(

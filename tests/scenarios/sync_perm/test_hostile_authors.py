@@ -51,14 +51,14 @@ def names_of(airflow: Airflow, database: Database, home: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def copy_dag(database: Database, dag_id: str, name: str) -> None:
+def copy_template(database: Database, name: str) -> None:
     """Give a serialized DAG of Airflow 2 another id, also one that DAG() refuses."""
     database.query(
         "INSERT INTO serialized_dag (dag_id, fileloc, fileloc_hash, data, data_compressed,"
         " last_updated, dag_hash, processor_subdir) SELECT %s, fileloc, fileloc_hash, data,"
         " data_compressed, last_updated, dag_hash, processor_subdir FROM serialized_dag"
-        " WHERE dag_id = %s",
-        (name, dag_id),
+        " WHERE dag_id = 'template'",
+        (name,),
     )
 
 
@@ -121,7 +121,7 @@ def test_names_of_airflow_as_dag_and_as_role_change_no_permission_of_airflow(
     ruled = {"template": {"team": ALL}, "ruled": {one: ["can_read"] for one in roles}}
     airflow.write_dags(database, home, ruled)
     for name in told:
-        copy_dag(database, "template", name)
+        copy_template(database, name)
     before = of_all_dags(database)
     chosen: list[Any] = [{"id": one, "permissions": ["can_edit"]} for one in told]
     given: dict[str, Any] = {one: {} for one in roles}
