@@ -1,14 +1,11 @@
 """XML pages become one complete listing, or an error that changes nothing."""
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote_plus
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from s3_sync import listing
 from s3_sync.listing import Entry
@@ -209,18 +206,6 @@ def test_a_listing_stays_the_same_object_until_it_changes() -> None:
 # --- the revision
 
 
-@given(
-    st.lists(st.integers(1, 999), unique=True, min_size=1, max_size=30), st.randoms()
-)
-def test_the_revision_does_not_depend_on_page_breaks(
-    numbers: list[int], draw: random.Random
-) -> None:
-    found = [contents(f"dags/{n}", size=n) for n in sorted(map(str, numbers))]
-    cut = draw.randrange(len(found) + 1)
-
-    assert read(page(*found)) == read(page(*found[:cut], token="a"), page(*found[cut:]))
-
-
 def test_the_revision_identifies_the_wanted_files() -> None:
     a = contents("dags/a")
     b = contents("dags/b")
@@ -239,6 +224,8 @@ def test_the_revision_identifies_the_wanted_files() -> None:
     revision = read(same[0]).revision
 
     assert (12, revision) == (len(revision), read(same[1]).revision)
+    # however the store orders and cuts it
+    assert revision == read(page(b, token="a"), page(a)).revision
     assert 1 + len(others) == len(
         {revision, *(read(other).revision for other in others)}
     )
@@ -279,14 +266,9 @@ def test_a_key_without_end_is_kept_as_its_beginning() -> None:
 DTD = '<!DOCTYPE x [<!ATTLIST Key a CDATA "">]><ListBucketResult/>'
 REFUSED: dict[str, Sequence[bytes]] = {
     "is not under the prefix": [page(contents("dags-old/a"))],
-    "'DAGS/a' is not under": [page(contents("DAGS/a"))],
     "the key '' is not under": [page(contents("dags/a", order=("ETag", "Size")))],
     "it is not XML": [b""],
-    "it is not XML: no element": [b"\xff\xfe"],
-    "it is not XML: not well-formed": [b'{"keys": []}'],
-    "it is not XML: unclosed": [page(contents("dags/a"))[:-10]],
     "it is a html": [b"<html><body>Please log in</body></html>"],
-    "it is a Error": [b"<Error><Code>InternalError</Code></Error>"],
     # Each of these would take gigabytes.
     "a DTD": [DTD.encode()],
     "NULs": [DTD.encode("utf-16")],

@@ -179,12 +179,6 @@ def test_a_denial_reports_action_resource_and_what_s3_said(
         ),
         (denied_message("kms:Decrypt", KEY_ARN, ""), "kms", "kms:Decrypt", KEY_ARN),
         (
-            denied_message("kms:Decrypt", None),
-            "kms",
-            "kms:Decrypt",
-            f"the KMS key of {GET.url}",
-        ),
-        (
             "The ciphertext refers to a customer master key that you are not allowed to access.",
             "kms",
             "kms:Decrypt",
@@ -211,7 +205,6 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
     # An endpoint that already contains the bucket takes its name for a key.
     ("bucket_not_found", "moved"): [answer(404, "NoSuchKey")],
     ("client_error", "moved"): [
-        answer(412, "PreconditionFailed"),
         answer(412),
         answer(416, "InvalidRange"),
     ],
@@ -225,16 +218,15 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
     ("server_error",) * 2: [
         answer(400, "RequestTimeout"),
         answer(503, "XMinioServerNotInitialized"),
-        *map(answer, (408, 429, 502, 503, 504)),
+        *map(answer, (408, 429, 502)),
     ],
     ("redirect_refused",) * 2: [
         answer(301, "PermanentRedirect"),
-        *map(answer, (307, 302, 304)),
+        answer(304),
     ],
     ("client_error",) * 2: [
         answer(400, "InvalidArgument"),
         answer(405),
-        answer(403, "AllAccessDisabled"),
         answer(400, "AccessDenied"),
     ],
     # Not S3's: an object that may be there must not count as gone.
