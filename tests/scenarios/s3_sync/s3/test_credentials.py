@@ -105,32 +105,6 @@ def test_connects_to_s3_while_sts_is_asked(
     assert 1 == s3.requests[0].connection
 
 
-@pytest.mark.parametrize(
-    "refusal", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"]
-)
-def test_fetches_new_credentials_within_the_cycle_when_s3_rejects_the_old(
-    s3: FakeS3,
-    start: StartDaemon,
-    sts: FakeSts,
-    token_file: Path,
-    refusal: str,
-    irsa: Settings,
-) -> None:
-    accept(s3, sts.credentials)
-    daemon = start(irsa).until_synced()
-    rotate(s3, sts, refusal)
-    token_file.write_text("service-account-token-2")
-    s3.put("dags/a.py", b"after the rotation")
-
-    ended = daemon.sync()
-
-    assert ended["event"] == "cycle_finished", ended
-    assert published(daemon.target)["a.py"] == b"after the rotation"
-    assert len(sts.seen(ASSUME)) == 2
-    assert sts.seen(ASSUME)[1].form["WebIdentityToken"] == "service-account-token-2"
-    assert daemon.find_events("cycle_failed") == []
-
-
 def test_syncs_with_pod_identity_and_follows_its_rotation(
     s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
 ) -> None:
