@@ -10,7 +10,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -248,23 +247,6 @@ def test_names_what_a_user_cannot_write_and_publishes_the_rest(
     (left / "x.py").touch()
     assert "staging" == daemon.start().wait_for_event("leftover_kept")["name"]
     assert 200 == daemon.wait_until_ready().status
-
-
-@pytest.mark.parametrize(
-    ("calls", "layout", "status"), [(("renameat",), {}, 200), (SYMLINK, SNAPSHOT, 503)]
-)
-def test_a_used_up_quota_is_told_as_a_full_volume(
-    s3: FakeS3, target: Path, start: StartDaemon, calls: Any, layout: Any, status: int
-) -> None:
-    """A snapshot that has its name but not yet the link is not ready."""
-    start(layout).until_synced().terminate()
-    s3.put("dags/a.py", b"changed")
-    daemon = start(layout, wrapper=refusing(errno.EDQUOT, *calls))
-
-    assert "target_full" == daemon.wait_for_event("cycle_failed")["reason"]
-    assert (FILES, status) == (consumed(target), daemon.get("/readyz").status)
-    daemon.terminate()
-    assert b"changed" == consumed(start(layout).until_synced().target)["a.py"]
 
 
 def test_another_folder_in_the_place_of_the_target_is_told_and_filled(

@@ -76,21 +76,3 @@ def test_an_entry_that_is_not_understood_is_reported_at_start_and_by_check(
     assert "svc" not in warned["why"] and "minio" not in warned["why"]
     assert proxy.asked
     assert all(url.startswith(f"http://127.0.0.1:{s3.port}/") for url in proxy.asked)
-
-
-def test_another_kind_of_proxy_is_one_clear_error(
-    start: StartDaemon, tmp_path: Path
-) -> None:
-    """Whether the environment or a profile names the endpoint that it is used for."""
-    profile = tmp_path / "config"
-    profile.write_text("[default]\nendpoint_url = http://minio.example:9000\n")
-    through = {"HTTP_PROXY": "https://user:s3cr3t@proxy.example:3128", "NO_PROXY": ""}
-
-    daemon = start(
-        {**through, "AWS_ENDPOINT_URL": None, "AWS_CONFIG_FILE": str(profile)}
-    )
-    failed = daemon.wait_for_event("cycle_failed")
-
-    said = "the proxy https://***@proxy.example:3128 is not http://HOST:PORT"
-    assert ("proxy_refused", True) == (failed["reason"], said in failed["error"])
-    assert "s3cr3t" not in daemon.log()
