@@ -313,9 +313,11 @@ def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_w
         ("2", 21.0, 22.0, 10.0),
         ("1", 31.0, 31.5, 10.0),
         ("1", 41.5, 42.0, 0.0),
+        ("", 43.0, 44.0, 10.0),  # deleted
     ]
     for etag, asked_at, now, left in seen:
-        found = settling.meet(listed(a=etag, b="1"), asked_at, now)
+        files = listed(a=etag, b="1") if etag else listed(b="1")
+        found = settling.meet(files, asked_at, now)
         assert left == pytest.approx(found, abs=0.0001), now
 
 
