@@ -19,7 +19,7 @@ from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
 from tests.support.machine.users import as_user
 from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
-from tests.support.s3_sync.shelf import Shelf
+from tests.support.s3_sync.shelf import RELEASE, Shelf
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
@@ -136,29 +136,20 @@ def test_room_is_made_for_the_list_of_a_snapshot_and_the_record(
         daemon.kill()
 
 
-@pytest.mark.parametrize("source", ["listing", "release"])
-def test_older_snapshots_never_fill_a_small_volume(
-    s3: FakeS3, tmp_path: Path, start: StartDaemon, source: str
+def test_older_releases_never_fill_a_small_volume(
+    s3: FakeS3, tmp_path: Path, start: StartDaemon
 ) -> None:
     """8 MiB hold three states of 2 MiB: the oldest goes before its retention ends."""
+    shelf = Shelf(s3)
+    releases = ({"big.bin": os.urandom(2 * MIB)} for _ in range(7))
     with small_volume(tmp_path / "eight", "8m") as volume:
-        bodies = [os.urandom(2 * MIB) for _ in range(7)]
-
-        def offer(body: bytes) -> None:
-            s3.put("dags/big.bin", body)
-            if source == "release":
-                Shelf(s3).publish({"big.bin": body})
-
-        s3.objects.clear()
-        offer(bodies[0])
-        daemon = start(
-            SNAPSHOT | {"S3_SYNC_SOURCE": source}, target=volume / "dags"
-        ).until_synced()
-        for body in bodies[1:]:
-            offer(body)
+        shelf.publish(next(releases))
+        daemon = start(RELEASE, target=volume / "dags").until_synced()
+        for files in releases:
+            shelf.publish(files)
             ended = daemon.sync()
             assert "changed" == ended.get("result"), ended
-            assert {"big.bin": body} == consumed(volume / "dags")
+            assert files == consumed(volume / "dags")
             assert daemon.is_ready()
         assert [] == daemon.find_events("cycle_failed")
 
