@@ -52,6 +52,15 @@ class Image:
             name.removeprefix("org.opencontainers.image."): text for name, text in found
         }
 
+    @property
+    def over_base_bytes(self) -> int:
+        """
+        The size that the image adds to its base, for the benchmarks.
+        """
+        base = Image(self.tool, self.labels()["base.name"])
+        size: int = self.inspect()["Size"] - base.inspect()["Size"]
+        return size
+
     def run(self, *arguments: str, entrypoint: str | None = None) -> str:
         """
         Run a hardened container to its end and return what it wrote to both outputs.
