@@ -198,7 +198,7 @@ def _setting(name: str, spec: Spec) -> str:
 
 def _metrics(sidecar: Documented) -> list[str]:
     rows = []
-    for name, metric in sidecar.metrics("0", "0").metrics.items():
+    for name, metric in sidecar.metrics().metrics.items():
         own = [label for label in metric._labelnames if label != "sidecar"]
         labels = ", ".join(f"`{label}`" for label in own)
         rows.append(

@@ -45,8 +45,8 @@ class Documented:
         return str(self._of("settings", "PREFIX"))
 
     @property
-    def metrics(self) -> Callable[[str, str], Metrics]:
-        found: Callable[[str, str], Metrics] = self._of(*self.metrics_class.split(":"))
+    def metrics(self) -> Callable[[], Metrics]:
+        found: Callable[[], Metrics] = self._of(*self.metrics_class.split(":"))
         return found
 
     @property

@@ -20,6 +20,9 @@ __version__ = "0.3.0"
 # whoever copies this has the same file names, and no address here would be theirs.
 DOCS = os.environ.get("SIDECAR_DOCS", "")
 
+# The commit of the build.
+REVISION = os.environ.get("SIDECAR_REVISION", "unknown")
+
 # The signals that came before the loop: Python drops what a handler raises in a weak
 # reference's callback, so the loop looks here.
 HEEDED: list[int] = []

@@ -8,6 +8,7 @@ them, and importing the client would take 80 ms of each task pod.
 from collections.abc import Callable
 from typing import Any
 
+from sidecar_runtime import REVISION, __version__
 from sidecar_runtime.errors import SidecarError, printable
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -95,9 +96,7 @@ class Metrics(Registry):
         is_read: Whether somebody can read them; not in a one-shot.
     """
 
-    def __init__(
-        self, sidecar: str, version: str, revision: str, *, is_read: bool = True
-    ) -> None:
+    def __init__(self, sidecar: str, *, is_read: bool = True) -> None:
         super().__init__("sidecar", is_read=is_read)
         self.sidecar = sidecar
         if self._client is not None:
@@ -139,7 +138,7 @@ class Metrics(Registry):
             "Constant 1; version and revision of this build.",
             "version",
             "revision",
-        ).labels(sidecar, version, revision).set(1)
+        ).labels(sidecar, __version__, REVISION).set(1)
 
     def publishes_revisions(self) -> None:
         """

@@ -159,7 +159,7 @@ class Door:
     def __init__(self, folder: Path, check: Check) -> None:
         self.folder = folder
         self.clock = Clock()
-        self.metrics = Metrics("box", "1", "r")
+        self.metrics = Metrics("box")
         self.gate = Gate(
             check,
             replace(settings_of(), gate_timeout_seconds=30.0),

@@ -58,7 +58,7 @@ class Run:
     settings: CommonSettings
     pace: Pace
     health: Health = field(default_factory=Health)
-    metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
+    metrics: Metrics = field(default_factory=lambda: Metrics("box"))
     loop: Loop = field(init=False)
 
     def __call__(self) -> int:

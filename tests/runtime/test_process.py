@@ -33,7 +33,7 @@ ABOUT = About("box", "1.2.3", "box://source", "/target")
 
 def daemon(*steps, **environment):
     settings = settings_of(**environment)
-    return run_daemon(Script(*steps), settings, ABOUT, Metrics("box", "1.2.3", "r"))
+    return run_daemon(Script(*steps), settings, ABOUT, Metrics("box"))
 
 def hang(fence):
     print("ready", flush=True)
@@ -310,7 +310,7 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
     program = (
         f"import sys, {sidecar}.command, sidecar_runtime.app\n"
         f"from {module} import {metrics}\n"
-        f"{metrics}('1.2.3', 'r', is_read=False).show_readiness(is_ready=True, revision='r')\n"
+        f"{metrics}(is_read=False).show_readiness(is_ready=True, revision='r')\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
 

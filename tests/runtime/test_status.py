@@ -93,7 +93,7 @@ def test_keeps_the_newest_twenty_cycles(health: Health) -> None:
 
 @pytest.mark.parametrize("revision", ["0123456789abcdef", "sha256-0123456789abcdef"])
 def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) -> None:
-    metrics = Metrics("box-sync", "1.2.3", "abc")
+    metrics = Metrics("box-sync")
     metrics.publishes_revisions()
     for name in ("", "f" * 64, revision, revision):
         metrics.show_readiness(is_ready=True, revision=name)

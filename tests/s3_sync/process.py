@@ -34,7 +34,7 @@ class Process:
             "DEST_PATH": str(self.folder),
             **settings,
         }
-        self._metrics = SyncMetrics("0", "r")
+        self._metrics = SyncMetrics()
         self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(command, "open_client", self._open_client)

@@ -15,7 +15,7 @@ def some(*paths: str, why: str = "access_denied_get") -> dict[str, ObjectError]:
 
 
 def unread() -> UnreadFiles:
-    return UnreadFiles(Status(SyncMetrics("0", "r")), 10.0)
+    return UnreadFiles(Status(SyncMetrics()), 10.0)
 
 
 def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -> None:

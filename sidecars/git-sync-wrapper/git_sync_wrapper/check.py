@@ -14,7 +14,7 @@ from git_sync_wrapper.reasons import LOGIN, failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, WrapperMetrics, join
 from git_sync_wrapper.snapshot import find_published
-from sidecar_runtime import __version__, logs
+from sidecar_runtime import logs
 from sidecar_runtime.checks import (
     daemon,
     exit_code,
@@ -38,7 +38,7 @@ def run(settings: Settings, names: Iterable[str], options: Options) -> int:
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
     logs.configure("warning")
-    parts = join(settings, options, WrapperMetrics(__version__, "check"))
+    parts = join(settings, options, WrapperMetrics())
     fence = Fence()
     try:
         results = [

@@ -112,11 +112,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _serve(settings: Settings, options: Options) -> int:
-    metrics = WrapperMetrics(
-        __version__,
-        os.environ.get("SIDECAR_REVISION", "unknown"),
-        is_read=not settings.one_shot,
-    )
+    metrics = WrapperMetrics(is_read=not settings.one_shot)
     parts = join(settings, options, metrics)
     sidecar = GitSyncWrapper(parts, lambda: Session(parts))
     about = About("git-sync-wrapper", __version__, options.source, options.link)

@@ -66,8 +66,8 @@ class WrapperMetrics(Metrics):
     The metrics of every sidecar, of the gate, of git-sync and of the wrapper itself.
     """
 
-    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
-        super().__init__("git-sync-wrapper", version, revision, is_read=is_read)
+    def __init__(self, *, is_read: bool = True) -> None:
+        super().__init__("git-sync-wrapper", is_read=is_read)
         self.publishes_revisions()
         self.gate = GateMetrics(self)
         self.git_sync = GitSyncMetrics(is_read=is_read)

@@ -58,11 +58,7 @@ def run() -> int:
     if arguments.command == "check":
         return run_checks(settings, names, arguments.consumer)
     begin_logs(settings, names)
-    metrics = KerberosMetrics(
-        __version__,
-        os.environ.get("SIDECAR_REVISION", "unknown"),
-        is_read=not settings.one_shot,
-    )
+    metrics = KerberosMetrics(is_read=not settings.one_shot)
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets, and TIMEOUT that of one request.
     seconds = settings.timeout_seconds * len(settings.entries) + VOLUME_SECONDS

@@ -18,8 +18,8 @@ class KerberosMetrics(Metrics):
     labels.
     """
 
-    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
-        super().__init__("kerberos", version, revision, is_read=is_read)
+    def __init__(self, *, is_read: bool = True) -> None:
+        super().__init__("kerberos", is_read=is_read)
         self._shown: set[tuple[str, ...]] = set()
         self._acquired = self._of_ccache(
             "kerberos_acquired_tickets_total",

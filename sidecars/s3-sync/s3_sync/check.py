@@ -29,7 +29,7 @@ from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, TARGET_FLAGS, Occupied, open_volume
-from sidecar_runtime import __version__, logs
+from sidecar_runtime import logs
 from sidecar_runtime.checks import (
     daemon,
     exit_code,
@@ -71,7 +71,7 @@ def run(
     logs.configure("error", stream=sys.stderr)
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
-    metrics = SyncMetrics(__version__, "check")
+    metrics = SyncMetrics()
     state = _check_source(settings, open_client(settings, metrics))
     return exit_code(
         [

@@ -77,11 +77,7 @@ def run() -> int:
 
         return check.run(settings, unknown, open_client)
     begin_logs(settings, unknown)
-    metrics = SyncMetrics(
-        __version__,
-        os.environ.get("SIDECAR_REVISION", "unknown"),
-        is_read=not settings.one_shot,
-    )
+    metrics = SyncMetrics(is_read=not settings.one_shot)
     sidecar = S3Sync(settings, metrics)
     return run_daemon(
         sidecar,

@@ -19,8 +19,8 @@ class SyncMetrics(Metrics):
     The metrics of all sidecars, and those of s3-sync.
     """
 
-    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
-        super().__init__("s3-sync", version, revision, is_read=is_read)
+    def __init__(self, *, is_read: bool = True) -> None:
+        super().__init__("s3-sync", is_read=is_read)
         self.publishes_revisions()
         self.files = FileMetrics(self)
         self.downloaded = self.counter(

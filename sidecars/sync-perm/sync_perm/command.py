@@ -150,11 +150,7 @@ def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow)
         mode=mode,
         why=found.unfit,
     )
-    metrics = PermMetrics(
-        __version__,
-        os.environ.get("SIDECAR_REVISION", "unknown"),
-        is_read=not settings.one_shot,
-    )
+    metrics = PermMetrics(is_read=not settings.one_shot)
     target = "roles and DAG permissions" if reader.include_dags else "roles"
     about = About("sync-perm", __version__, where, target)
     status = Status(metrics, airflow=found.version, database=where, mode=mode)

@@ -27,8 +27,8 @@ class PermMetrics(Metrics):
     The common metrics and those of sync-perm.
     """
 
-    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
-        super().__init__("sync-perm", version, revision, is_read=is_read)
+    def __init__(self, *, is_read: bool = True) -> None:
+        super().__init__("sync-perm", is_read=is_read)
         self.known_good = self.gauge(
             "sync_perm_known_good_timestamp_seconds",
             "Unix time when the permissions were last found to be correct. Alert on its age.",

@@ -39,7 +39,7 @@ HOSTILE = [
 
 
 def counter() -> Callable[[str], Metric]:
-    count: Callable[[str], Metric] = Metrics("s3-sync", "1", "2").counter(
+    count: Callable[[str], Metric] = Metrics("s3-sync").counter(
         "asked_total", "…", "result"
     )
     return count

@@ -28,7 +28,7 @@ def calls_per_ticket(here: Site, principals: list[str]) -> float:
     ]
     given = here.settings(**several(*entries)).items()
     settings, _ = load_settings({name: text for name, text in given if text})
-    sidecar = KerberosSidecar(settings, KerberosMetrics("0", "0"))
+    sidecar = KerberosSidecar(settings, KerberosMetrics())
     profile = Profile()
     profile.runcall(sidecar.cycle, Fence())
     return sum(one.callcount for one in profile.getstats()) / len(principals)

@@ -185,13 +185,13 @@ def _make(sidecar: str) -> Any:
         from s3_sync.settings import load_settings
 
         settings, _ = load_settings(os.environ)
-        return S3Sync(settings, SyncMetrics("0", "0"))
+        return S3Sync(settings, SyncMetrics())
     if sidecar == "kerberos":
         from kerberos_sidecar import cycle, metrics
         from kerberos_sidecar import settings as kerberos
 
         known, _ = kerberos.load_settings(os.environ)
-        return cycle.KerberosSidecar(known, metrics.KerberosMetrics("0", "0"))
+        return cycle.KerberosSidecar(known, metrics.KerberosMetrics())
     from git_sync_wrapper.cycle import Session
     from git_sync_wrapper.options import read_options
     from git_sync_wrapper.settings import load_settings as load_wrapper
@@ -199,7 +199,7 @@ def _make(sidecar: str) -> Any:
 
     own, _ = load_wrapper(os.environ)
     options = read_options([], os.environ)
-    parts = join(own, options, WrapperMetrics("0", "0"))
+    parts = join(own, options, WrapperMetrics())
     return GitSyncWrapper(parts, lambda: Session(parts))
 
 

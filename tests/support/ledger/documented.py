@@ -87,7 +87,7 @@ def _of(sidecar: Documented) -> Iterator[Name]:
         yield Name(sidecar.name, "setting", setting)
     for reason in first_column(section(readme, "Failures")):
         yield Name(sidecar.name, "reason", reason)
-    for metric in sidecar.metrics("0", "0").metrics:
+    for metric in sidecar.metrics().metrics:
         yield Name(sidecar.name, "metric", metric)
     for code in "0123":
         yield Name(sidecar.name, "exit code", code)

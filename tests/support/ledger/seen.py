@@ -55,7 +55,7 @@ def _of_program(program: str) -> Documented | None:
 
 @cache
 def _metrics(sidecar: Documented) -> Mapping[str, Metric]:
-    return sidecar.metrics("0", "0").metrics
+    return sidecar.metrics().metrics
 
 
 @cache

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.folder import Parcel, scratch
 from s3_sync.settings import Settings
-from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError, counted
 from sidecar_runtime.fence import Fence
@@ -78,7 +77,7 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
             reason.
         SidecarError: The gate came to no verdict.
     """
-    metrics = SyncMetrics(__version__, "publish").gate
+    metrics = SyncMetrics().gate
     with scratch() as folder, scratch() as home:
         gate = make_gate(settings, metrics)
         verdicts = [Verdict(settings.gate, f"Checked: {settings.gate}")]
