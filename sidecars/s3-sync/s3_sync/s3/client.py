@@ -148,25 +148,22 @@ class S3Client:
         """
         self._fence = fence
         loop = asyncio.get_running_loop()
+        access = await asyncio.to_thread(
+            self.chain.current,
+            fence,
+            lambda config: loop.call_soon_threadsafe(self._prepare, config),
+        )
+        self._use(access)
 
-        def begin(config: AwsConfig) -> None:
-            with suppress(S3Error):  # raised again below
-                self._use((ANONYMOUS, config))
-
-        def prepare(config: AwsConfig) -> None:
-            loop.call_soon_threadsafe(begin, config)
-
-        current = self.chain.current
-        if self.chain.is_due:
-            self._use(await asyncio.to_thread(current, fence, prepare))
-        else:
-            self._use(current(fence))
+    def _prepare(self, config: AwsConfig) -> None:
+        with suppress(S3Error):  # raised again once there are credentials
+            self._use((ANONYMOUS, config))
 
     def _use(self, access: tuple[Credentials, AwsConfig]) -> None:
         is_kept = self._pool is not None and access[1] == self._access[1]
         self._access = access
         if not is_kept:
-            self._move(None).prepare()
+            self._move(None)
 
     @property
     def is_aws(self) -> bool:
@@ -245,7 +242,16 @@ class S3Client:
         self._asked.append(asked)
         self._tell()
         try:
-            return await self._get(what, receiver)
+            for attempt in range(ATTEMPTS - 1):
+                try:
+                    return await self._try(what, receiver, is_last=False)
+                except _Again:
+                    pass
+                except S3Error as error:
+                    if error.reason not in RETRIED:
+                        raise
+                    await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
+            return await self._try(what, receiver, is_last=True)
         finally:
             self._asked.remove(asked)
             self._tell()
@@ -255,18 +261,6 @@ class S3Client:
         Say what the cycle waits for: of several requests, for that of the longest wait.
         """
         self._fence.step = "".join(self._asked[:1])
-
-    async def _get(self, what: Get, receiver: Receiver | None) -> Answer:
-        for attempt in range(ATTEMPTS - 1):
-            try:
-                return await self._try(what, receiver, is_last=False)
-            except _Again:
-                pass
-            except S3Error as error:
-                if error.reason not in RETRIED:
-                    raise
-                await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
-        return await self._try(what, receiver, is_last=True)
 
     def close(self) -> None:
         """
@@ -337,10 +331,10 @@ class S3Client:
             return False
         if self._access[0] is used:
             self.chain.forget()
-            self._access = self.chain.current(self._fence)[0], self._access[1]
+            self._use(self.chain.current(self._fence))
         return self._access[0] != used
 
-    def _move(self, bucket_region: str | None) -> Pool:
+    def _move(self, bucket_region: str | None) -> None:
         """
         Switch to another configuration, or to the bucket's region; the host is always
         derived here, never taken from S3.
@@ -350,7 +344,7 @@ class S3Client:
         config = self._access[1]
         address = locate(self._bucket, config, bucket_region)
         self._pool = Pool(address, partial(read_trust, config))
-        return self._pool
+        self._pool.prepare()
 
 
 class _Again(Exception):

@@ -352,7 +352,7 @@ class Pool:
         self._read_trust = read_trust
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
-        self._coming: asyncio.Future[Connection] | None = None
+        self._coming: asyncio.Task[None] | None = None
         self._where = f"{address.host}:{address.port}"
         if address.proxy:
             self._where = f"the proxy {without_password(address.proxy)}"
@@ -423,13 +423,12 @@ class Pool:
         Begin to open a connection for the first request; if that fails, the request
         tries it again, and tells.
         """
-        self._coming = asyncio.ensure_future(self._open())
-        self._coming.add_done_callback(self._keep)
+        self._coming = asyncio.create_task(self._prepare())
 
-    def _keep(self, coming: asyncio.Future[Connection]) -> None:
+    async def _prepare(self) -> None:
+        with suppress(S3Error):
+            self._idle.append(await self._open())
         self._coming = None
-        if not coming.cancelled() and coming.exception() is None:
-            self._idle.append(coming.result())
 
     def close(self) -> None:
         """
