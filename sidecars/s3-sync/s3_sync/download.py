@@ -60,9 +60,8 @@ class Download:
         """
         Discard the received bytes for a new attempt.
         """
-        if self.size_bytes:
-            os.ftruncate(self._staging.fd, 0)
-            os.lseek(self._staging.fd, 0, os.SEEK_SET)
+        os.ftruncate(self._staging.fd, 0)
+        os.lseek(self._staging.fd, 0, os.SEEK_SET)
         self.size_bytes = 0
 
     def write(self, chunk: bytes) -> None:

@@ -115,7 +115,7 @@ class ListingSource:
                     f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not",
                 )
             token = next_token(body, page)
-        if not self._state.revision or list(pages) != list(self._pages):
+        if list(pages) != list(self._pages):
             self._state = join_pages(pages.values(), settings.prefix)
             self._pages = pages
         if not self._state.files and not settings.allow_empty:

@@ -181,19 +181,16 @@ def open_volume(path: str, lock: TargetLock, file_mode: int, *, fsync: bool) -> 
 # --- walks
 
 
-# Creates a folder: its path, its name, and the open folder above it.
-MakeFolder = Callable[[str, str, int], None]
-
-
 @contextmanager
 def walk(
-    root: int, path: str, make: MakeFolder | None = None
+    root: int, path: str, make: Callable[[str, str, int], None] | None = None
 ) -> Iterator[tuple[int, str]]:
     """
     Walk to the parent folder of a path and yield it, open, with the last name.
 
     Args:
-        make: Called where a folder is missing, or something else is there.
+        make: Called where a folder is missing, or something else is there: with its
+            path, its name, and the open folder above it.
 
     Raises:
         FileNotFoundError, NotADirectoryError: A folder is missing, or something else is

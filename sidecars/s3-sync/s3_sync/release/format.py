@@ -117,7 +117,7 @@ class File(NamedTuple):
         """
         A fingerprint of its content and its executable bit.
         """
-        return f"{self.sha256}{EXECUTABLE}" if self.is_executable else self.sha256
+        return self.sha256 + EXECUTABLE * self.is_executable
 
     @property
     def end(self) -> int:
@@ -241,7 +241,7 @@ def write_pointer(pointer: Pointer) -> bytes:
         "format": FORMAT,
         **pointer.turn.facts(),
         "origin": _texts(pointer.origin),
-        "history": [turn.facts() for turn in pointer.history[:HISTORY_LIMIT]],
+        "history": [turn.facts() for turn in pointer.history],
     }
     return json.dumps(facts, indent=1).encode() + b"\n"
 
