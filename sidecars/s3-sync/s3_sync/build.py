@@ -18,7 +18,7 @@ from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
 from s3_sync.names import is_held, not_held
 from s3_sync.plan import State, Work
-from s3_sync.published import PARTIAL, Record, partial_name
+from s3_sync.published import PARTIAL, partial_name
 from s3_sync.readiness import Status
 from s3_sync.reasons import is_of_one_release
 from s3_sync.release.source import ReleaseSource
@@ -45,7 +45,6 @@ class Parts(NamedTuple):
     source: ListingSource | ReleaseSource
     gate: Gate | None
     volume: Volume
-    record: Record
     layout: Layout
 
 
@@ -64,7 +63,6 @@ class Builder:
     def __init__(self, parts: Parts, show: Callable[[Fence], None]) -> None:
         self._parts = parts
         self._show = show
-        self._metrics = parts.status.metrics
         self.unread = UnreadFiles(parts.status, parts.settings.interval_seconds)
         # The revision that was refused last, the name under which, and the files that
         # the gate has named in it.
@@ -100,7 +98,7 @@ class Builder:
         try:
             await self._parts.source.fetch(paths, state, fill, self.unread.errors)
         finally:
-            self._metrics.downloaded.inc(fill.downloaded_bytes)
+            self._parts.status.metrics.downloaded.inc(fill.downloaded_bytes)
 
     async def build(
         self, state: State, work: Work, until: float, fence: Fence
@@ -221,7 +219,7 @@ class Builder:
         # Where consumers have nothing, or would lose what they have, half of a listing
         # is worse than an error that names the cause.
         shown = self._parts.layout.shown
-        is_bare = self._parts.record.published is None
+        is_bare = self._parts.layout.record.published is None
         would_lose = not shown.damaged.isdisjoint(missing)
         if (is_bare or would_lose) and len(missing) * 2 > len(state.files):
             raise explain(missing, state.files)
@@ -287,7 +285,7 @@ class Builder:
         """
         gate = self._parts.gate
         tree = build.fill.tree
-        published = self._parts.record.published
+        published = self._parts.layout.record.published
         shown = self._parts.layout.shown
         # What is published passed, or nobody asked then: asking now would change nothing.
         if gate is None or (published is not None and build.name == published.name):

@@ -21,7 +21,7 @@ from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
 from s3_sync.names import RESERVED
 from s3_sync.plan import State
-from s3_sync.published import Record, signer_of
+from s3_sync.published import signer_of
 from s3_sync.readiness import read_outside
 from s3_sync.reasons import S3Error
 from s3_sync.release.source import ReleaseSource
@@ -198,7 +198,6 @@ def _open(settings: Settings) -> None:
         closing(
             open_volume(path, TargetLock(), settings.mode_on_disk, fsync=settings.fsync)
         ) as volume,
+        closing(open_layout(settings, volume)) as layout,
     ):
-        record = Record(settings, volume.state)
-        with closing(open_layout(settings, volume, record)) as layout:
-            layout.make_way()
+        layout.make_way()

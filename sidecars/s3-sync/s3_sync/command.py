@@ -20,13 +20,10 @@ from importlib.util import find_spec
 from s3_sync.build import Parts
 from s3_sync.cycle import HELD, Sync
 from s3_sync.files import Fill
-from s3_sync.journal import NAME as MANAGED
 from s3_sync.layout import Layout, open_layout
 from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
-from s3_sync.names import RESERVED
-from s3_sync.published import NAME, Record
 from s3_sync.readiness import Status, readiness_outside
 from s3_sync.reasons import is_of_one_release
 from s3_sync.release import read_trusted_keys
@@ -34,7 +31,7 @@ from s3_sync.release.requested import Requested
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
-from s3_sync.volume import LOCK, SNAPSHOTS, STAGING, Occupied, Volume, open_volume
+from s3_sync.volume import LOCK, Occupied, Volume, open_volume
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.aws.credentials import Chain
@@ -173,7 +170,7 @@ class Session:
     async def _cycle(self, fence: Fence) -> Outcome:
         path = self._sidecar.settings.dest_path
         try:
-            with explained(f"cannot open {path}"):
+            with explained(f"cannot open {path} or .s3-sync in it"):
                 sync = self._enter(fence)
         except Occupied as holder:
             # Beside a holder of the same source, a one-shot has what it was started for.
@@ -235,9 +232,6 @@ class Session:
                 sidecar.status.readiness = readiness_outside(settings)
             if isinstance(error, Occupied):
                 sidecar.status.details = {}
-            names = (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME)
-            if isinstance(error, OSError) and error.filename in names:
-                error.filename = f"{RESERVED}/{error.filename}"  # for the operator
             raise
         return sync
 
@@ -259,8 +253,7 @@ class Session:
         sidecar = self._sidecar
         settings = sidecar.settings
         try:
-            record = Record(settings, volume.state)
-            layout = open_layout(settings, volume, record)
+            layout = open_layout(settings, volume)
         except BaseException:
             volume.close()
             raise
@@ -270,7 +263,6 @@ class Session:
             source=self._source,
             gate=sidecar.gate,
             volume=volume,
-            record=record,
             layout=layout,
         )
         self._sync = Sync(parts)
@@ -339,7 +331,8 @@ class Session:
                     if error.errno in FULL_ERRORS:
                         layout.make_room(fence)
                     raise
-        self._sidecar.status.metrics.files.requested.set(len(layout.snapshots.asked()))
+        metrics = self._sidecar.status.metrics
+        metrics.requested_snapshots.set(len(layout.snapshots.asked()))
 
     async def _fetch(
         self,

@@ -52,7 +52,7 @@ class Sync:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._layout = parts.layout
-        self._record = parts.record
+        self._record = parts.layout.record
         settings = parts.settings
         self._brake = Brake(settings.max_delete_percent)
         self._builder = Builder(parts, self.show)
@@ -139,7 +139,7 @@ class Sync:
         damaged = len(shown.damaged)
         volume_error = await builder.repair(state, until, fence)
         counts = {"files_healed": damaged - len(shown.damaged)}
-        self.parts.status.metrics.files.healed.inc(counts["files_healed"])
+        self.parts.status.metrics.healed.inc(counts["files_healed"])
         for path in shown.damaged & state.kept:
             shown.forget(path, fence)
         # The decision and the gate read from here whether consumers have what they need.
@@ -222,7 +222,7 @@ class Sync:
         status.show(managed_files=files)
         published = record.published or Published()
         metrics = status.metrics
-        metrics.files.managed.set(files)
+        metrics.managed.set(files)
         metrics.partial.set(published.missing > 0)
         metrics.gate.fallback.set(bool(published.fallback))
         metrics.last_publish.set(published.published_at)
@@ -421,7 +421,7 @@ class Sync:
             log.info("files_changed", name=build.name, **files, **named)
         # Before the write, which may fail: the files are there all the same, and the next
         # cycle would find nothing to count.
-        metrics = self.parts.status.metrics.files
+        metrics = self.parts.status.metrics
         published = numbers["added"] + numbers["changed"]
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
@@ -436,7 +436,7 @@ class Sync:
 
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)
-        self.parts.status.metrics.files.unverified.set(
+        self.parts.status.metrics.unverified.set(
             sum(not held.is_verified for held in tree.files.values())
         )
 

@@ -120,6 +120,10 @@ class Tree:
             raise
         return self
 
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
     def close(self) -> None:
         """
         Close the folder and its journal.
@@ -217,9 +221,8 @@ class Tree:
             Blocked: A file of another owner is in the way.
             CycleAbandoned: The fence was revoked.
         """
-        there = stat_in(path, self.fd) if self.journal is not None else None
         found = self.staging.finish(
-            staging, self._next_time(path, there), self._mode_of(content)
+            staging, self._next_time(path), self._mode_of(content)
         )
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
@@ -285,7 +288,7 @@ class Tree:
         mode |= (mode & 0o444) >> 2 if is_executable(content.etag) else 0
         return stat.S_IFREG | mode
 
-    def _next_time(self, path: str, there: os.stat_result | None) -> int:
+    def _next_time(self, path: str) -> int:
         """
         Return the current time, or the next full second after the predecessor's if that
         is later.
@@ -296,6 +299,7 @@ class Tree:
         times = [
             one.mtime_ns for one in (self.files.get(path), self.before.get(path)) if one
         ]
+        there = stat_in(path, self.fd)
         if there is not None:
             times.append(there.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)

@@ -5,6 +5,7 @@ which belong to the thread of the cycles.
 ==============  ============================  =========================================
 member          in place                      snapshots
 ==============  ============================  =========================================
+``record``      what is published
 ``shown``       the target                    the snapshot that is linked
 ``problem``     none                          the link leads elsewhere
 ``has``         whether its list is there     whether that of a name is shown, with its
@@ -42,9 +43,9 @@ from s3_sync.volume import Volume
 Layout: TypeAlias = InPlaceLayout | SnapshotLayout
 
 
-def open_layout(settings: Settings, volume: Volume, record: Record) -> Layout:
+def open_layout(settings: Settings, volume: Volume) -> Layout:
     """
     Open what the settings ask for.
     """
     layout = SnapshotLayout if settings.layout == "snapshot" else InPlaceLayout
-    return layout(settings, volume, record)
+    return layout(settings, volume, Record(settings, volume.state))

@@ -35,7 +35,7 @@ class InPlaceLayout:
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
         self._settings = settings
         self._volume = volume
-        self._record = record
+        self.record = record
         published = record.published or Published()
         self.shown = open_in_place(volume, published.files)
         # What was published before the record said that a change is in progress.
@@ -66,7 +66,7 @@ class InPlaceLayout:
         nor the new state, unless it is one file that is put.
         """
         tree = self.shown
-        before = self._record.published
+        before = self.record.published
         files = build.state.files
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
@@ -86,7 +86,7 @@ class InPlaceLayout:
             )
             # A full volume must not prevent it, because deletions may make room.
             with suppress(OSError):
-                self._record.write(fence, begun)
+                self.record.write(fence, begun)
         return tree
 
     def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
@@ -113,7 +113,7 @@ class InPlaceLayout:
         if self.shown.files == files:  # no file was replaced
             # The error that ends the build is told, not this one.
             with suppress(OSError):
-                self._record.write(fence, published)
+                self.record.write(fence, published)
 
     def stand_in(self, build: Build, fence: Fence) -> None:
         """
@@ -123,7 +123,7 @@ class InPlaceLayout:
         tree = self.shown
         # In place there is nothing former to show instead: what is damaged goes, because
         # consumers would run it.
-        is_other = self._record.owner == "other"
+        is_other = self.record.owner == "other"
         wrong = set(tree.files if is_other else tree.damaged)
         for path in wrong.intersection(build.missing):
             # Nothing is ever deleted then: it stays, and is no longer ours.

@@ -61,7 +61,7 @@ class SnapshotLayout:
         """
         self._settings = settings
         self.volume = volume
-        self._record = record
+        self.record = record
         self._build: Tree | None = None
         # Whether older snapshots were whole when they were inspected: reading all files
         # of one takes longer than the answer to a consumer may.
@@ -98,7 +98,7 @@ class SnapshotLayout:
         """
         The name of what is shown; empty if that is nothing.
         """
-        return os.path.basename(self.shown.path)
+        return self.shown.name
 
     @property
     def problem(self) -> SidecarError | None:
@@ -125,7 +125,7 @@ class SnapshotLayout:
         Return the name of what consumers should see: without its record or snapshot,
         the link decides.
         """
-        published = self._record.published
+        published = self.record.published
         if published is not None and self.snapshots.has(published.name):
             return published.name
         return self.snapshots.current()
@@ -139,8 +139,11 @@ class SnapshotLayout:
 
     def inspect(self, inspection: Inspection) -> bool:
         is_new = self.shown.inspect(inspection)
+        # Begin to inspect what is retained, too; who asks for a snapshot meanwhile waits
+        # for its inspection.
         if is_new:
-            self._distrust()
+            self._whole = {}
+            self._uninspected = None
         return is_new
 
     def correct(self, fence: Fence) -> None:
@@ -183,14 +186,6 @@ class SnapshotLayout:
             self._inspect(name)
         return self._whole.get(name, False)
 
-    def _distrust(self) -> None:
-        """
-        Begin to inspect what is retained; who asks for a snapshot meanwhile waits for
-        its inspection.
-        """
-        self._whole = {}
-        self._uninspected = None
-
     def _inspect(self, name: str) -> int:
         """
         Inspect an older snapshot; return how many files it has, at least 1.
@@ -220,7 +215,7 @@ class SnapshotLayout:
         tree = self._build
         if tree is not None:
             tree.purge(fence)  # the gate's command may have written here
-            is_there = is_at(os.path.basename(tree.path), self.store, tree.fd)
+            is_there = is_at(tree.name, self.store, tree.fd)
             # One altered file: others may be, too, in ways that no stat shows.
             if not is_there or tree.altered(tree.files):
                 self.drop()
@@ -252,7 +247,7 @@ class SnapshotLayout:
         """
         Link the former files, but not those of another source.
         """
-        stale = () if self._record.owner == "other" else build.missing
+        stale = () if self.record.owner == "other" else build.missing
         self._link({*stale, *build.state.kept}, build.fill.tree, fence)
 
     def _link(self, paths: Collection[str], tree: Tree, fence: Fence) -> None:
@@ -321,7 +316,7 @@ class SnapshotLayout:
         self._build = None
         if build is not None:
             build.close()
-            remove_tree(os.path.basename(build.path), self.store)
+            remove_tree(build.name, self.store)
 
     # --- requested revisions
 
@@ -332,7 +327,7 @@ class SnapshotLayout:
         snapshot.
         """
         folder = self._new_folder(name)
-        aside = os.path.basename(folder.path)
+        aside = folder.name
         try:
             yield folder
         finally:
@@ -436,7 +431,7 @@ class SnapshotLayout:
                 Listed(folder.files, is_lost=True),
                 fsync=self.volume.staging.fsync,
             )
-        aside = os.path.basename(folder.path)
+        aside = folder.name
         # What was asked for is marked in the same step, or the next pruning removes it.
         if is_asked:
             self.snapshots.keep_asked(aside, name, fence)

@@ -258,7 +258,7 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
 
     failed = daemon.sync()
 
-    assert f"cannot open {target}: Not a directory" in failed["error"]
+    assert f"cannot open {target} or .s3-sync in it: Not a directory" in failed["error"]
     assert "find out what put it there" in failed["advice"]
     ready = daemon.get("/readyz")
     assert 503 == ready.status
