@@ -16,6 +16,7 @@ from s3_sync.plan import (
     NAMED_FILES,
     Brake,
     Done,
+    Hold,
     Holds,
     Settling,
     State,
@@ -291,9 +292,7 @@ class Sync:
             resting=unread.resting,
         )
 
-    def _judge_deletions(
-        self, state: State, fence: Fence
-    ) -> tuple[SidecarError, float] | None:
+    def _judge_deletions(self, state: State, fence: Fence) -> Hold:
         """
         Return why a listing that lacks too many files is held back, and for how long.
 

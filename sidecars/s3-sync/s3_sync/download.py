@@ -8,11 +8,12 @@ import asyncio
 import base64
 import os
 import zlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from functools import cache
 from typing import Any
 
 from s3_sync.names import hash_of, looks_like_md5
+from s3_sync.s3.http import Headers
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.volume import Staging, StagingFolder, read_blocks
 from sidecar_runtime.volume.files import write_all
@@ -80,9 +81,7 @@ class Download:
             )
         write_all(self._staging.fd, chunk)
 
-    def finish(
-        self, headers: Mapping[str, str], etag: str, *, must_match: bool
-    ) -> Staging:
+    def finish(self, headers: Headers, etag: str, *, must_match: bool) -> Staging:
         """
         Verify the body against the size, checksums and ETag that S3 reported; return it
         as a complete staging file.
@@ -108,7 +107,7 @@ class Download:
                 raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}")
         return staging
 
-    def _has_checksum(self, headers: Mapping[str, str], staging: Staging) -> bool:
+    def _has_checksum(self, headers: Headers, staging: Staging) -> bool:
         """
         Whether a checksum that S3 sent matches.
 
@@ -139,7 +138,7 @@ class Download:
         )
 
 
-def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
+def is_md5(etag: str, headers: Headers) -> bool:
     """
     Whether an ETag should be the MD5 of the object, as far as AWS's headers tell.
 
@@ -175,11 +174,10 @@ def checksum_of(name: str, blocks: Iterable[bytes]) -> bytes:
 
 
 @cache
-def _crc_of(model: str) -> Callable[[bytes, int], int]:
+def _crc_of(model: str) -> Any:
     """
     Return a CRC function that the standard library lacks.
     """
     import anycrc  # noqa: PLC0415 - 25 ms and 4 MiB, only where a store sends such a checksum
 
-    calculate: Callable[[bytes, int], int] = anycrc.Model(model).calc
-    return calculate
+    return anycrc.Model(model).calc

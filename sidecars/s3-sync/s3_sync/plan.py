@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from s3_sync.names import Content, Files, folders_of, not_held
 from s3_sync.published import Published
@@ -80,19 +80,23 @@ class There(NamedTuple):
     is_ready: bool = False
 
 
+# Why nothing may be done, and for how many more seconds; None if it may.
+Hold: TypeAlias = tuple[SidecarError, float] | None
+
+
 class Holds(NamedTuple):
     """
     What may keep a cycle from acting upon a state.
 
     Args:
-        settle: That the listing has to stay the same, and for how many more seconds.
-        brake: Why the listing is held back, and for how many seconds.
+        settle: The listing has to stay the same.
+        brake: The listing lacks too many files.
         refusal: Why the gate refused this state before, if it is not asked again yet.
         resting: Files that could not be read, and are not due for another try.
     """
 
-    settle: tuple[SidecarError, float] | None = None
-    brake: tuple[SidecarError, float] | None = None
+    settle: Hold = None
+    brake: Hold = None
     refusal: RevisionRefused | None = None
     resting: Set[str] = frozenset()
 
@@ -335,12 +339,10 @@ class Brake:
         self._before = self._judged_at
         self._judged_at = None
 
-    def judge(
-        self, gone: Collection[str], held: int, *, is_asked_for: bool
-    ) -> tuple[SidecarError, float] | None:
+    def judge(self, gone: Collection[str], held: int, *, is_asked_for: bool) -> Hold:
         """
-        Judge this cycle's listing: return why it is held back, and for how many seconds
-        at least; None if it may be applied.
+        Judge this cycle's listing: return why it is held back, and for how long at
+        least.
 
         Args:
             gone: The published files that it lacks.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.client import ATTEMPTS, S3Client
-from s3_sync.s3.http import PROXY_HEAD_LIMIT_BYTES
+from s3_sync.s3.http import PROXY_HEAD_LIMIT_BYTES, Headers
 from s3_sync.s3.refusals import ObjectMoved, Operation
 from sidecar_runtime.aws.credentials import Credentials
 from sidecar_runtime.errors import SidecarError
@@ -35,7 +35,7 @@ def s3(s3: FakeS3) -> FakeS3:
     return s3
 
 
-async def get(client: S3Client, body: Body | None = None) -> dict[str, str]:
+async def get(client: S3Client, body: Body | None = None) -> Headers:
     """Get the object, which must still contain `hello`."""
     return await client.get_object(
         "dags/a b+ü.py", "5d41402abc4b2a76b9719d911017c592", 5, body or Body()
@@ -68,7 +68,7 @@ def test_lists_a_page_and_gets_the_listed_version_of_an_object(s3: FakeS3) -> No
     body = Body()
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
 
-    async def scene(client: S3Client) -> dict[str, str]:
+    async def scene(client: S3Client) -> Headers:
         assert b"<KeyCount>1<" in await client.list_page("ZGFncy8=")  # of FakeS3: dags/
         return await get(client, body)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
+from typing import TypeAlias
 
 from s3_sync import reasons
 from sidecar_runtime.allowance import Allowance
@@ -40,6 +41,9 @@ FAILED_SECONDS = 5.0
 # Reasons that are permanent: a later request gets the same answer.
 GONE = {"release_missing", "release_invalid"}
 _QUESTION = re.compile(r"/revisions/(sha256-[0-9a-f]{64})")
+
+# Whether something holds for a revision.
+OfRevision: TypeAlias = Callable[[str], bool]
 
 log = get_logger("asked")
 
@@ -112,9 +116,7 @@ class Requested:
         self.wake()
         return None
 
-    def follow(
-        self, store: int, has: Callable[[str], bool], knows: Callable[[str], bool]
-    ) -> None:
+    def follow(self, store: int, has: OfRevision, knows: OfRevision) -> None:
         """
         Serve the socket in an open store from now on, unless it is served already.
 
@@ -150,9 +152,7 @@ class Requested:
                 )
             self._told.add(said)
 
-    def _answer(
-        self, has: Callable[[str], bool], knows: Callable[[str], bool], path: str
-    ) -> Answer:
+    def _answer(self, has: OfRevision, knows: OfRevision, path: str) -> Answer:
         question = _QUESTION.fullmatch(path)
         if question is None:
             return _say(404, error="request /revisions/ID with a full ID")

@@ -22,7 +22,7 @@ from s3_sync.release import format as form
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
 from s3_sync.s3.client import Get, S3Client
-from s3_sync.s3.http import WireError
+from s3_sync.s3.http import Headers, WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.volume import Staging, Volume
@@ -56,7 +56,7 @@ class ReleaseSource:
         self._etag = ""
         self._manifest: Manifest | None = None
 
-    async def read(self, fence: Fence, seen: Mapping[str, int] = {}) -> State:
+    async def read(self, fence: Fence, seen: Mapping[str, int]) -> State:
         """
         Return the pinned release, or else the current one.
 
@@ -353,7 +353,7 @@ class Cutter:
         # The last file again, if only the end of the response was lost.
         self._at = (self.left[-1] if self.left else self._last).offset
 
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> Headers:
         """
         Return the headers that request the missing rest.
         """

@@ -31,7 +31,7 @@ from urllib.parse import quote
 
 from s3_sync.names import EMPTY_SHA256
 from s3_sync.reasons import RETRIED, S3Error
-from s3_sync.s3.http import Address, Answer, Pool, split_url
+from s3_sync.s3.http import Address, Answer, Headers, Pool, split_url
 from s3_sync.s3.refusals import (
     PARTITIONS,
     REGION,
@@ -94,7 +94,7 @@ class Get(NamedTuple):
     operation: Operation
     key: str
     size_bytes: int = 0
-    headers: Callable[[], Mapping[str, str]] = dict
+    headers: Callable[[], Headers] = dict
     until: float = math.inf
     query: Mapping[str, str] = {}
 
@@ -197,7 +197,7 @@ class S3Client:
         receiver: Receiver,
         *,
         until: float = math.inf,
-    ) -> dict[str, str]:
+    ) -> Headers:
         """
         Read one object into the receiver and return the headers of the response.
 
@@ -442,9 +442,9 @@ def sign(
     address: Address,
     path: str,
     query: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     now: float | None = None,
-) -> dict[str, str]:
+) -> Headers:
     """
     Return the headers of a GET, signed with AWS Signature Version 4: the given ones,
     ``host``, and those of the signature; an anonymous GET has none.

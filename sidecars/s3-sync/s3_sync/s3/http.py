@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from s3_sync.reasons import S3Error
@@ -51,6 +51,8 @@ FRAMING_LIMIT_BYTES = 64 << 10
 BUFFER_BYTES = 64 << 10
 
 Sink = Callable[[bytes], object]
+# Of a request or a response, by name.
+Headers: TypeAlias = Mapping[str, str]
 
 
 class WireError(S3Error):
@@ -367,7 +369,7 @@ class Pool:
     async def get(
         self,
         path: str,
-        headers: Mapping[str, str],
+        headers: Headers,
         sink: Sink | None,
         seconds: float,
         *,
@@ -542,7 +544,7 @@ def split_url(text: str, *schemes: str) -> SplitResult | None:
     return None
 
 
-def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+def _head(method: str, target: str, headers: Headers) -> bytes:
     """
     Return the bytes of a request.
     """
@@ -550,7 +552,7 @@ def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     return f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
-def _login_of(proxy: str) -> dict[str, str]:
+def _login_of(proxy: str) -> Headers:
     parts = urlsplit(proxy)
     if parts.username is None:
         return {}
