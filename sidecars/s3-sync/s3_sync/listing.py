@@ -25,6 +25,7 @@ from s3_sync.names import (
     ARCHIVED_CLASSES,
     PATH_LIMIT_BYTES,
     POINTER,
+    Content,
     Files,
     compile_filter,
     folders_of,
@@ -185,7 +186,7 @@ class ListingSource:
         began = time.monotonic()
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
-                await self._download(path, key, files, fill)
+                await self._download(path, key, files[path], fill)
                 self._streak.clear()  # what is on disk is no answer of the endpoint
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
@@ -211,7 +212,7 @@ class ListingSource:
         except OSError as error:
             fill.fail_on_disk(path, error)
 
-    async def _download(self, path: str, key: str, files: Files, fill: Fill) -> None:
+    async def _download(self, path: str, key: str, file: Content, fill: Fill) -> None:
         """
         Download an object, verify it, and put it into place.
 
@@ -221,7 +222,6 @@ class ListingSource:
                 fit.
             OSError: The volume fails.
         """
-        file = files[path]
         folder = fill.tree
         if file.size_bytes > free_bytes(folder.fd):
             raise TargetError(

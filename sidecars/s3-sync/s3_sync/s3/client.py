@@ -331,7 +331,7 @@ class S3Client:
             return False
         if self._access[0] is used:
             self.chain.forget()
-            self._use(self.chain.current(self._fence))
+            self._access = self.chain.current(self._fence)[0], self._access[1]
         return self._access[0] != used
 
     def _move(self, bucket_region: str | None) -> None:
