@@ -112,6 +112,13 @@ class Chain:
         self._expires_at = self._refresh_at = math.inf
         self._identity: str | None = None
 
+    @property
+    def is_due(self) -> bool:
+        """
+        Whether :meth:`current` asks a service, which takes as long as that likes.
+        """
+        return self._held is None or time.time() >= self._refresh_at
+
     def current(
         self, fence: Fence, prepare: Prepare = bool
     ) -> tuple[Credentials, AwsConfig]:

@@ -172,6 +172,8 @@ class Builder:
             try:
                 # Links first: they cost nothing, and what they bring is not downloaded.
                 layout.reuse(files, tree, fence)
+                # Not the plan's list, which is of what is shown: this tree may be another
+                # one, and links have filled a part of it.
                 left = not_held(files, files, tree.intact)
                 later = self.unread.resting
                 put = [path for path in left if path not in later]
@@ -256,7 +258,7 @@ class Builder:
         if refused != self._refused[0] or fence.is_asked_for:
             self._named.clear()
         self._refused = refused, build.name
-        # A gate stops a change, never a pod: see above.
+        # A gate stops a change, never a pod (see :func:`s3_sync.plan.decide`).
         if self._parts.status.readiness.ready:
             raise refusal
         source = self._parts.source

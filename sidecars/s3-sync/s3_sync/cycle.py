@@ -22,6 +22,7 @@ from s3_sync.plan import (
     State,
     There,
     Wait,
+    Work,
     decide,
     kept_paths,
     without_clashes,
@@ -96,7 +97,8 @@ class Sync:
         Run one cycle on a locked volume.
 
         Raises:
-            SidecarError: The cycle failed; what is published stays.
+            SidecarError: The cycle failed. A snapshot that is shown stays; in place, files
+                may have been replaced already, and the record says so.
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
@@ -155,23 +157,24 @@ class Sync:
             is_ready=self.parts.status.readiness.ready,
         )
         todo = decide(state, there, holds, time.time())
+        # No build follows that would tell why a repair failed, or make room for it.
+        if volume_error is not None and not isinstance(todo, Work):
+            raise volume_error
         if isinstance(todo, Wait):
-            # No build follows that would tell why a repair failed, or make room for it.
-            if volume_error is not None:
-                raise volume_error
             return self._waiting(todo, counts)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
             # Retained snapshots get older, and leftovers stay after a failure.
             self._tidy(fence)
-            # What is missing rests: it was tried before, and its error is known.
+            # What is missing rests: it was tried before, and its error is known. It counts
+            # as lacking in one more cycle, after some of which a one-shot ends.
             errors = unread.errors
             missing = {path: errors[path] for path in todo.missing}
             self._shortage.meet(missing)
             return self._outcome(state, missing, counts)
 
         # New files are brought beside what is shown (snapshots), or one by one into it
-        # (in place, where the record says so first). A crash costs downloads only: the
+        # (in place, where the record says so first if consumers could see a mix). A crash costs downloads only: the
         # next start goes on with each verified file in place, or again beside it.
         build = await builder.build(state, todo, until, fence)
 
@@ -187,7 +190,7 @@ class Sync:
             return Outcome("waiting", self._revision, counts | _counts(build), why=why)
 
         # The gate (snapshots only) sees exactly what would be shown. It may accept less,
-        # or only an earlier release, for a pod that has nothing.
+        # or only an earlier release, for a pod that is not ready.
         try:
             build = await builder.judge(build, until, fence)
         except RevisionRefused as refusal:

@@ -146,11 +146,13 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     Args:
         now: Unix time.
     """
-    # An upload is going on.
+    # An upload is going on; also for a pod that has nothing, because half an upload is no
+    # better than a wait.
     if holds.settle is not None:
         why, seconds = holds.settle
         return Wait(now + seconds, why)
-    # Somebody may have deleted the wrong folder, and undo it.
+    # Somebody may have deleted the wrong folder, and undo it. A one-shot need not wait
+    # for that: all files of before are there.
     if holds.brake is not None:
         why, seconds = holds.brake
         return Wait(now + seconds, why, is_enough=True)
@@ -160,6 +162,7 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     if holds.refusal is not None and there.is_ready:
         return Wait(None, holds.refusal)
     work = difference(state, there)
+    # Another revision is work even without a difference: the record has to name it.
     if published is None or not there.is_ready or published.aim != state.revision:
         return work
     # As many are missing as the record says, and nothing stands in for a refused state.

@@ -306,7 +306,7 @@ class ReleaseSource:
     def _error(self, reason: str, message: str, advice: str = "") -> SourceError:
         error = SourceError(reason, message, advice)
         error.advice += " The published files stay."
-        # The next release, or a rollback, must not wait for a backoff; see above.
+        # The next release, or a rollback, must not wait for a backoff.
         error.retry_within_seconds = self._settings.interval_seconds
         return error
 

@@ -1,7 +1,7 @@
 """
 The S3 client: list a page, get an object. The daemon needs no other operation.
 
-:meth:`S3Client.get` retries requests (``is_retried`` in `reasons.py`); `http.py` only
+:meth:`S3Client.get` retries requests (``RETRIED`` in `reasons.py`); `http.py` only
 sends one again where a kept connection turns out to be closed. All other retries are
 those of later cycles.
 
@@ -147,13 +147,17 @@ class S3Client:
             CycleAbandoned: The fence was revoked.
         """
         self._fence = fence
+        current = self.chain.current
+        if not self.chain.is_due:
+            self._use(current(fence))
+            return
         loop = asyncio.get_running_loop()
-        access = await asyncio.to_thread(
-            self.chain.current,
-            fence,
-            lambda config: loop.call_soon_threadsafe(self._prepare, config),
-        )
-        self._use(access)
+
+        def prepare(config: AwsConfig) -> None:
+            loop.call_soon_threadsafe(self._prepare, config)
+
+        # In a thread, so that this one opens the connection.
+        self._use(await asyncio.to_thread(current, fence, prepare))
 
     def _prepare(self, config: AwsConfig) -> None:
         with suppress(S3Error):  # raised again once there are credentials
