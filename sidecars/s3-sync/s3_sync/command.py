@@ -331,8 +331,8 @@ class Session:
                     if error.errno in FULL_ERRORS:
                         layout.make_room(fence)
                     raise
-        metrics = self._sidecar.status.metrics
-        metrics.requested_snapshots.set(len(layout.snapshots.asked()))
+        files = self._sidecar.status.metrics.files
+        files.requested.set(len(layout.snapshots.asked()))
 
     async def _fetch(
         self,

@@ -142,7 +142,7 @@ class Sync:
         damaged = len(shown.damaged)
         volume_error = await builder.repair(state, until, fence)
         counts = {"files_healed": damaged - len(shown.damaged)}
-        self.parts.status.metrics.healed.inc(counts["files_healed"])
+        self.parts.status.metrics.files.healed.inc(counts["files_healed"])
         for path in shown.damaged & state.kept:
             shown.forget(path, fence)
         # The decision and the gate read from here whether consumers have what they need.
@@ -174,8 +174,9 @@ class Sync:
             return self._outcome(state, missing, counts)
 
         # New files are brought beside what is shown (snapshots), or one by one into it
-        # (in place, where the record says so first if consumers could see a mix). A crash costs downloads only: the
-        # next start goes on with each verified file in place, or again beside it.
+        # (in place, where the record says so first if consumers could see a mix). A crash
+        # costs downloads only: the next start goes on with each verified file in place, or
+        # again beside it.
         build = await builder.build(state, todo, until, fence)
 
         # Files of a snapshot belong together: an upload, an outage or a change of a
@@ -226,7 +227,7 @@ class Sync:
         status.show(managed_files=files)
         published = record.published or Published()
         metrics = status.metrics
-        metrics.managed.set(files)
+        metrics.files.managed.set(files)
         metrics.partial.set(published.missing > 0)
         metrics.gate.fallback.set(bool(published.fallback))
         metrics.last_publish.set(published.published_at)
@@ -423,7 +424,7 @@ class Sync:
             log.info("files_changed", name=build.name, **files, **named)
         # Before the write, which may fail: the files are there all the same, and the next
         # cycle would find nothing to count.
-        metrics = self.parts.status.metrics
+        metrics = self.parts.status.metrics.files
         published = numbers["added"] + numbers["changed"]
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
@@ -438,7 +439,7 @@ class Sync:
 
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)
-        self.parts.status.metrics.unverified.set(
+        self.parts.status.metrics.files.unverified.set(
             sum(not held.is_verified for held in tree.files.values())
         )
 

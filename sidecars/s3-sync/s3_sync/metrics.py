@@ -22,28 +22,7 @@ class SyncMetrics(Metrics):
     def __init__(self, *, is_read: bool = True) -> None:
         super().__init__("s3-sync", is_read=is_read)
         self.publishes_revisions()
-        self.published = self.counter(
-            "s3_sync_published_files_total", "Files published: new, changed or adopted."
-        )
-        self.deleted = self.counter(
-            "s3_sync_deleted_files_total",
-            "Files removed because the source does not have them.",
-        )
-        self.healed = self.counter(
-            "s3_sync_healed_files_total",
-            "Published files restored after damage on disk.",
-        )
-        self.requested_snapshots = self.gauge(
-            "sidecar_requested_snapshots",
-            "Snapshots on the volume because a consumer requested them.",
-        )
-        self.managed = self.gauge(
-            "s3_sync_managed_files", "Files on disk that s3-sync published."
-        )
-        self.unverified = self.gauge(
-            "s3_sync_unverified_files",
-            "Managed files whose content no checksum has verified.",
-        )
+        self.files = FileMetrics(self)
         self.downloaded = self.counter(
             "s3_sync_downloaded_bytes_total", "Bytes of object bodies downloaded."
         )
@@ -74,3 +53,37 @@ class SyncMetrics(Metrics):
             "s3_sync_requests_total", "Requests sent to S3, by operation.", "operation"
         )
         self.requests = {name: requests(name) for name in OPERATIONS}
+        for reason in SKIP_REASONS:
+            self.skipped(reason).set(0)
+
+
+class FileMetrics:
+    """
+    The metrics of files and snapshots on disk.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        counter = metrics.counter
+        gauge = metrics.gauge
+        self.published = counter(
+            "s3_sync_published_files_total", "Files published: new, changed or adopted."
+        )
+        self.deleted = counter(
+            "s3_sync_deleted_files_total",
+            "Files removed because the source does not have them.",
+        )
+        self.healed = counter(
+            "s3_sync_healed_files_total",
+            "Published files restored after damage on disk.",
+        )
+        self.requested = gauge(
+            "sidecar_requested_snapshots",
+            "Snapshots on the volume because a consumer requested them.",
+        )
+        self.managed = gauge(
+            "s3_sync_managed_files", "Files on disk that s3-sync published."
+        )
+        self.unverified = gauge(
+            "s3_sync_unverified_files",
+            "Managed files whose content no checksum has verified.",
+        )
