@@ -137,6 +137,7 @@ class Worker:
 
     Args:
         report: Called in the thread at the end of a cycle.
+        allowance: How many cycles may start because somebody asks for them.
 
     Raises:
         RuntimeError: No thread can be started.
@@ -146,9 +147,11 @@ class Worker:
         self,
         begin: Callable[[], Session],
         report: Callable[[Finished], object],
+        allowance: Allowance,
     ) -> None:
         self._begin = begin
         self._report = report
+        self.allowance = allowance
         self.durations = deque[float](maxlen=10)
         """The seconds that the last cycles took."""
         self.late: SidecarError
@@ -227,8 +230,8 @@ class Loop:
         self._health = health
         self._metrics = metrics
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._allowance = Allowance(self.pace.asked_burst, self.pace.asked_seconds)
-        self._worker = Worker(sidecar.begin, self._report)
+        allowance = Allowance(self.pace.asked_burst, self.pace.asked_seconds)
+        self._worker = Worker(sidecar.begin, self._report, allowance)
         self._due = 0.0
         self._scheduler: Any = None
         if not settings.one_shot:
@@ -338,7 +341,7 @@ class Loop:
         elif isinstance(state, Idle) and (asker == signal.SIGHUP or not is_bug):
             if state.asker == signal.SIGHUP:
                 asker = state.asker
-            at = time.monotonic() + self._allowance.wait_seconds
+            at = time.monotonic() + self._worker.allowance.wait_seconds
             if self._worker.is_busy:  # an abandoned cycle: its end asks again
                 at = state.until
             self._state = state._replace(until=min(state.until, at), asker=asker)
@@ -348,7 +351,7 @@ class Loop:
         Start a cycle; while an abandoned one hangs, note that none can.
         """
         if asker is not None:
-            self._allowance.use()
+            self._worker.allowance.use()
         is_asked_for = asker == signal.SIGHUP
         is_stuck = self._worker.is_busy
         fence = Fence(is_asked_for=is_asked_for)
