@@ -136,9 +136,9 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
 
 def _entry(number: int, item: Mapping[str, object]) -> Mapping[str, Any]:
     if not {"principal", "ccache"} <= item.keys() <= _PARSERS.keys():
+        known = ", ".join(_PARSERS)
         raise ValueError(
-            f"item {number}: needs principal and ccache, and knows only principal, "
-            "keytab, ccache, mode"
+            f"item {number}: needs principal and ccache, and knows only {known}"
         )
     read = {}
     for key, value in item.items():

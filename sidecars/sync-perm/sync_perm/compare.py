@@ -261,7 +261,7 @@ def refusal(dag_id: str) -> Failure | None:
             f"Airflow uses {dag_id!r} for permissions on more than this DAG",
         )
     if len(dag_id) > LONGEST_ID:
-        return Failure("id_too_long", "its id has more than 242 characters")
+        return Failure("id_too_long", f"its id has more than {LONGEST_ID} characters")
     return None
 
 
