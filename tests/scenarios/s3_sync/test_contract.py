@@ -9,6 +9,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import replace_body
+from tests.support.http.loopback import Exchange
 from tests.support.machine.plants import remove
 from tests.support.s3_sync.scripted import FILES, published, record_of
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, count_of
@@ -56,6 +57,25 @@ def test_each_deletion_policy_deletes_its_files(
     always = {"a.py", "pkg/__pycache__/b.cpython-313.pyc", "pkg/empty.py"}
     assert always | left == published(target).keys()
     assert "unchanged" == daemon.sync()["result"]
+
+
+def test_a_file_that_moves_is_at_one_of_both_paths(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start().until_synced()
+    there = []
+
+    def look(exchange: Exchange) -> None:
+        there.append((target / "a.py").exists())
+        exchange.send(exchange.good())
+
+    s3.inject(look, is_get("dags/moved.py"))
+    s3.put("dags/moved.py", b"x = 1\n")
+    s3.delete("dags/a.py")
+    daemon.sync()
+
+    assert [True] == there
+    assert {"moved.py", "pkg/b.py", "pkg/empty.py"} == published(target).keys()
 
 
 @IN_BOTH_LAYOUTS

@@ -71,6 +71,19 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert consumed(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
 
 
+def test_deletions_make_room_for_what_is_new(
+    s3: FakeS3, volume: Path, start: StartDaemon
+) -> None:
+    s3.put("dags/old.bin", os.urandom(MIB // 2))
+    daemon = start(target=volume / "dags").until_synced()
+    s3.delete("dags/old.bin")
+    s3.put("dags/new.bin", os.urandom(MIB // 2))
+
+    assert "changed" == daemon.sync()["result"]
+
+    assert {*FILES, "new.bin"} == consumed(volume / "dags").keys()
+
+
 @pytest.mark.parametrize("restarts", [False, True], ids=["runs", "restarts"])
 def test_survives_a_volume_without_a_free_byte(
     s3: FakeS3, volume: Path, start: StartDaemon, restarts: bool
