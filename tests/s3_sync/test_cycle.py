@@ -15,8 +15,8 @@ from unittest.mock import Mock
 
 import pytest
 
+from s3_sync.holds import HARMLESS_FILES
 from s3_sync.journal import Journal
-from s3_sync.plan import HARMLESS_FILES
 from s3_sync.s3.client import ATTEMPTS
 from s3_sync.volume import StagingFolder
 from sidecar_runtime.errors import SidecarError

@@ -6,13 +6,11 @@ distinguish.
 import pytest
 
 from s3_sync.cycle import changes
+from s3_sync.holds import HOLD_SECONDS, Brake, Holds
 from s3_sync.journal import Held
 from s3_sync.listing import Entry
 from s3_sync.plan import (
-    HOLD_SECONDS,
-    Brake,
     Done,
-    Holds,
     State,
     There,
     Wait,

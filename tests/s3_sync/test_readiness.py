@@ -10,7 +10,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from s3_sync import cycle
-from s3_sync.plan import HOLD_SECONDS, Brake
+from s3_sync.holds import HOLD_SECONDS, Brake
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned

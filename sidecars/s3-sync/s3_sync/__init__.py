@@ -5,8 +5,8 @@ Keeps a folder in sync with an S3 prefix.
 ``command``    the parts joined: the daemon that the runtime's loop runs, its volume, and the
                releases that consumers request
 ``cycle``      the story of one cycle, and what is said about it
-``plan``       what a cycle has to do, or why nothing yet: ``decide``; what settles; the brake
-               on deletions; what is kept
+``plan``       what a cycle has to do, or why nothing yet: ``decide``; what is kept
+``holds``      what holds a change back, and until when: what settles, the brake on deletions
 ``listing``    the source ``listing``: every object under the prefix becomes a file
 ``release``    the source ``release``: the format, signatures, how a release reaches the
                volume, and which releases consumers requested

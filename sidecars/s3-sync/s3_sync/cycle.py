@@ -11,14 +11,10 @@ from typing import Any
 
 from s3_sync.build import Builder, Parts
 from s3_sync.files import AT_ONCE, INSPECTIONS, Build, Tree
+from s3_sync.holds import NAMED_FILES, Brake, Hold, Holds, Settling
 from s3_sync.names import Files, is_held
 from s3_sync.plan import (
-    NAMED_FILES,
-    Brake,
     Done,
-    Hold,
-    Holds,
-    Settling,
     State,
     There,
     Wait,

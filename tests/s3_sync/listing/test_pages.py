@@ -8,8 +8,8 @@ from xml.sax.saxutils import escape
 import pytest
 
 from s3_sync import listing
+from s3_sync.holds import Settling
 from s3_sync.listing import Entry
-from s3_sync.plan import Settling
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (
