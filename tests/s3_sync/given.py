@@ -88,7 +88,7 @@ def play(
         client = S3Client(server.bucket, "dags/", given, count)
         try:
             async with asyncio.timeout(60):
-                await client.begin_cycle(Fence())
+                await client.ensure_credentials(Fence())
                 return await scene(client)
         finally:
             client.close()

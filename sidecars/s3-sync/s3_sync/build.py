@@ -121,7 +121,7 @@ class Builder:
         # no file any more, needs no second look.
         gone = set[str]()
         if work.delete:
-            gone = await self._parts.source.confirm(work.delete, fence)
+            gone = await self._parts.source.confirm_deletions(work.delete, fence)
             gone |= {path for path in work.delete if prefix + path in state.skipped}
         # Before the build: make_room empties this very set (in place).
         unsure = [path for path in work.delete if path not in gone]

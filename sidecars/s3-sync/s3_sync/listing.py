@@ -1,8 +1,9 @@
 """
 The source ``listing``: every object under the prefix becomes a file.
 
-Pages of ListObjectsV2 become the files of a state; :meth:`ListingSource.confirm` asks a
-second time before a deletion; :meth:`ListingSource.fetch` downloads the objects.
+Pages of ListObjectsV2 become the files of a state;
+:meth:`ListingSource.confirm_deletions` asks a second time before a deletion;
+:meth:`ListingSource.fetch` downloads the objects.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class ListingSource:
                 the prefix is empty.
             CycleAbandoned: The fence was revoked.
         """
-        await self._client.begin_cycle(fence)
+        await self._client.ensure_credentials(fence)
         settings = self._settings
         pages = dict[bytes, Page]()
         target_bytes = len(settings.dest_path.encode())
@@ -123,7 +124,7 @@ class ListingSource:
             raise self._empty()
         return self._state
 
-    async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
+    async def confirm_deletions(self, paths: Collection[str], fence: Fence) -> set[str]:
         """
         Return the paths that a second listing lacks as well: a store or a proxy may
         lose a page once, and a deletion is hard to undo.

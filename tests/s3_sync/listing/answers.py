@@ -72,7 +72,7 @@ class Server:
         )
         self.asked: list[str | None] = []
 
-    async def begin_cycle(self, fence: Fence) -> None:
+    async def ensure_credentials(self, fence: Fence) -> None:
         pass
 
     async def list_page(self, token: str | None) -> bytes:

@@ -140,7 +140,7 @@ def test_says_which_request_a_cycle_waits_for(s3: FakeS3) -> None:
             told.append(fence.step.partition("Z ")[2])
 
     async def scene(client: S3Client) -> None:
-        await client.begin_cycle(fence)
+        await client.ensure_credentials(fence)
         await get(client, Listening())
 
     play(s3, scene)
@@ -344,7 +344,7 @@ def test_keeps_using_the_region_that_s3_reports_for_the_bucket(
 
     async def scene(client: S3Client) -> None:
         await asyncio.gather(get(client), get(client))
-        await client.begin_cycle(Fence())
+        await client.ensure_credentials(Fence())
         await list_and_get(client)
 
     play(s3, scene, chain)

@@ -77,7 +77,7 @@ class ReleaseSource:
             key: max(self._seen.get(key, 0), seen.get(key, 0)) for key in trusted
         }
         if revision is None:
-            await self._client.begin_cycle(fence)
+            await self._client.ensure_credentials(fence)
             revision = (await self._poll()).revision
         if self._manifest is None or self._manifest.revision != revision:
             self._manifest = await self._read_manifest(revision, fence)
@@ -94,7 +94,7 @@ class ReleaseSource:
         manifest = await self._read_manifest(revision, fence)
         return without_clashes(self._state_of(manifest), volume.fold)
 
-    async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
+    async def confirm_deletions(self, paths: Collection[str], fence: Fence) -> set[str]:
         """
         Return all paths: a release says itself which files it has.
         """
@@ -117,7 +117,7 @@ class ReleaseSource:
             CycleAbandoned: The fence was revoked.
         """
         manifest: Manifest = state.detail
-        await self._client.begin_cycle(fill.fence)
+        await self._client.ensure_credentials(fill.fence)
         files = manifest.files
         adopt = fill.tree.adopt
         missing = [
@@ -218,7 +218,7 @@ class ReleaseSource:
     # --- manifest and bundle
 
     async def _read_manifest(self, revision: str, fence: Fence) -> Manifest:
-        await self._client.begin_cycle(fence)
+        await self._client.ensure_credentials(fence)
         with self._reading(
             form.manifest_key(revision),
             "It was pruned, or never published: publish its content again, or use another "

@@ -135,7 +135,7 @@ class S3Client:
         # The requests without an answer, the oldest first.
         self._asked: list[str] = []
 
-    async def begin_cycle(self, fence: Fence) -> None:
+    async def ensure_credentials(self, fence: Fence) -> None:
         """
         Ensure valid credentials; keep connections if the configuration has not changed.
 
