@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.files import Tree
 from s3_sync.layout.in_place import open_in_place
+from s3_sync.tree import Tree
 from s3_sync.volume import Volume
 from tests.runtime.recording import log, revoked
 from tests.s3_sync.handling import open_volume

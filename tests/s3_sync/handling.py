@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3_sync.files import Tree
 from s3_sync.layout.in_place import open_in_place
 from s3_sync.listing import Entry
 from s3_sync.names import RESERVED
+from s3_sync.tree import Tree
 from s3_sync.volume import STAGING, Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all

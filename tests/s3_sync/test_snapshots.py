@@ -10,12 +10,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from s3_sync.files import Build, Fill, Tree
 from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.names import RESERVED
 from s3_sync.plan import State
 from s3_sync.published import Published, Record
 from s3_sync.settings import load_settings
+from s3_sync.tree import Build, Fill, Tree
 from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.snapshots import Snapshots

@@ -13,7 +13,7 @@ Keeps a folder in sync with an S3 prefix.
 ``build``      a tree is brought up to date, and the gate is asked
 ``layout``     what consumers see, in place or as snapshots, and the only writer of it
 ``unread``     what could not be read, and when it is tried again
-``volume``     the folder, its lock and its staging; ``files``: the files of one tree, and
+``volume``     the folder, its lock and its staging; ``tree``: the files of one tree, and
                which are damaged; ``journal``: the list of them
 ``published``  `published.json`; ``readiness``: what it means for the pod, and `/readyz`
 ``s3``         the S3 reader, from requests down to connections

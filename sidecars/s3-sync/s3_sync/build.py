@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from s3_sync.files import Build, Fill
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
 from s3_sync.names import is_held, not_held
@@ -24,6 +23,7 @@ from s3_sync.reasons import is_of_one_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
+from s3_sync.tree import Build, Fill
 from s3_sync.unread import UnreadFiles, explain
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError

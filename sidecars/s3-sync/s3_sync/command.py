@@ -19,7 +19,6 @@ from importlib.util import find_spec
 
 from s3_sync.build import Parts
 from s3_sync.cycle import HELD, Sync
-from s3_sync.files import Fill
 from s3_sync.layout import Layout, open_layout
 from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.listing import ListingSource
@@ -31,6 +30,7 @@ from s3_sync.release.requested import Requested
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
+from s3_sync.tree import Fill
 from s3_sync.volume import LOCK, Occupied, Volume, open_volume
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon

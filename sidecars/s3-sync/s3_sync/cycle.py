@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 from s3_sync.build import Builder, Parts
-from s3_sync.files import AT_ONCE, INSPECTIONS, Build, Tree
 from s3_sync.holds import NAMED_FILES, Brake, Hold, Holds, Settling
 from s3_sync.names import Files, is_held
 from s3_sync.plan import (
@@ -26,6 +25,7 @@ from s3_sync.plan import (
 from s3_sync.published import Published, now
 from s3_sync.readiness import readiness
 from s3_sync.reasons import Failures, failure
+from s3_sync.tree import AT_ONCE, INSPECTIONS, Build, Tree
 from s3_sync.unread import LASTING_CYCLES, Shortage, explain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

@@ -21,7 +21,6 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from s3_sync.download import Download, at_once
-from s3_sync.files import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
     PATH_LIMIT_BYTES,
@@ -37,6 +36,7 @@ from s3_sync.reasons import Failures, S3Error, concerns
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
+from s3_sync.tree import Fill
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes

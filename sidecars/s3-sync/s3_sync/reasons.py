@@ -6,7 +6,7 @@ cycle. One of a single object of a listing holds back only that object; so does 
 that the volume refuses (``TargetError`` in `listing.py`). One of a release ends the
 cycle, too, if the release is the current one, but older ones can still be published
 (``Builder._earlier``) and requested (`command.py`). Which errors of the file system are
-the volume's is in `files.py` (``VOLUME_ERRORS``), how many failed objects end a cycle
+the volume's is in `tree.py` (``VOLUME_ERRORS``), how many failed objects end a cycle
 in `listing.py` (``FAILURE_STREAK``, ``FAILURES_ALONE``), and when too few can be read
 to publish anything in `build.py` (``Builder._require``). A file that cannot be removed
 ends a cycle at its end (``InPlaceLayout.publish``).

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from s3_sync.download import CONNECTIONS
-from s3_sync.files import Fill, Tree
 from s3_sync.listing import FAILURES_ALONE, Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.http import WireError
 from s3_sync.settings import load_settings
+from s3_sync.tree import Fill, Tree
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import play

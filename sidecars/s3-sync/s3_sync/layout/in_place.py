@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Files, not_held
 from s3_sync.published import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
+from s3_sync.tree import Build, Inspection, Tree
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger

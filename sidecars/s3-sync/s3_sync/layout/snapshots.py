@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from math import inf
 
-from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Journal, Listed, read_journal
 from s3_sync.layout.in_place import open_in_place
@@ -22,6 +21,7 @@ from s3_sync.names import RESERVED, Files, folders_of, is_held
 from s3_sync.published import Record
 from s3_sync.reasons import link_elsewhere
 from s3_sync.settings import Settings
+from s3_sync.tree import Build, Inspection, Tree
 from s3_sync.volume import LINK, SNAPSHOTS, Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence

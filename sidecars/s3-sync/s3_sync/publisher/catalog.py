@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from s3_sync.names import is_revision, short, skip_reason_of
-from s3_sync.publisher.store import Store
+from s3_sync.publisher.bucket import Store
 from s3_sync.reasons import S3Error
 from s3_sync.release.format import (
     MANIFEST_FOLDER,

@@ -19,8 +19,8 @@ from typing import Any
 from s3_sync.names import RESERVED
 from s3_sync.publisher import catalog, folder, gate, publish, releases, wait
 from s3_sync.publisher.airflow_api import Api
+from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.releases import Report, show, write
-from s3_sync.publisher.store import Store
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.signature import Keys, Signer, read_signer
 from s3_sync.settings import (

@@ -21,8 +21,8 @@ from typing import BinaryIO, NamedTuple
 from pathspec import GitIgnoreSpec
 
 from s3_sync.names import release_id_of, sha256_of
+from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import InputError, damaged, read_manifest, resolve
-from s3_sync.publisher.store import Store
 from s3_sync.release.format import (
     FILE_LIMIT_BYTES,
     FILES_LIMIT,

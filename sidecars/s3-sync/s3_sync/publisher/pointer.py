@@ -14,9 +14,9 @@ import time
 from typing import NamedTuple
 
 from s3_sync.names import short
+from s3_sync.publisher.bucket import IF_NEW, Condition, ConditionFailed, Store
 from s3_sync.publisher.catalog import Current, read_current
 from s3_sync.publisher.folder import Parcel
-from s3_sync.publisher.store import IF_NEW, Condition, ConditionFailed, Store
 from s3_sync.reasons import S3Error
 from s3_sync.release.format import POINTER_KEY, Turn, manifest_key
 from sidecar_runtime.errors import SidecarError

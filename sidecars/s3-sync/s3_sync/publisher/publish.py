@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from s3_sync.names import short
 from s3_sync.publisher import pointer
+from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import (
     Current,
     ReleaseError,
@@ -36,7 +37,6 @@ from s3_sync.publisher.folder import (
 )
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
-from s3_sync.publisher.store import Store
 from s3_sync.release.format import (
     Invalid,
     Pointer,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3_sync.names import short
+from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import (
     DAY,
     DIGITS,
@@ -28,7 +29,6 @@ from s3_sync.publisher.catalog import (
     read_pins,
     resolve,
 )
-from s3_sync.publisher.store import Store
 from s3_sync.release.format import (
     BUNDLE_FOLDER,
     Manifest,

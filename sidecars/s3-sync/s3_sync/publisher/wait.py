@@ -27,10 +27,10 @@ from pathlib import Path
 from s3_sync.names import short
 from s3_sync.publisher import folder
 from s3_sync.publisher.airflow_api import OTHER, UNSUPPORTED, Api, Row
+from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import read_existing
 from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report, show
-from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding

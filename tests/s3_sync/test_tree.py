@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from s3_sync.files import Fill, Tree
 from s3_sync.names import RESERVED
+from s3_sync.tree import Fill, Tree
 from s3_sync.volume import Volume, is_folding, walk
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.handling import opened, put
