@@ -11,12 +11,12 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from git_sync_wrapper import snapshot
-from git_sync_wrapper.judge import Judge
+from git_sync_wrapper.gate_verdict import Judge
 from git_sync_wrapper.plan import Done, Situation, Wait, Work, decide
-from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
+from git_sync_wrapper.volume import LOCK, Inspection, Volume
 from sidecar_runtime.errors import GaveUp, SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate.gate import Finding, RevisionRefused
@@ -103,7 +103,7 @@ class Session:
                 # git-sync does not recover from a full volume: an incomplete checkout
                 # stays. So its repository goes first, because it collects garbage by
                 # number of packs, not by size; then replaced commits, the oldest first.
-                parts.engine.throw_away()
+                parts.engine.start_over()
                 if not (is_first or volume.drop_oldest(fence)):
                     raise
                 is_first = False

@@ -116,7 +116,7 @@ class Engine:
             if not remote or tried == asked:
                 raise
             self._note(f"{error.reason} {asked}")
-            self.throw_away()
+            self.start_over()
             commit = self._follow(fence, instead)
         self._note("")
         return commit
@@ -246,7 +246,7 @@ class Engine:
 
     # --- what is left of a run
 
-    def throw_away(self) -> None:
+    def start_over(self) -> None:
         """
         Remove git-sync's whole repository; the next run creates it again.
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sidecar_runtime.aws.credentials import Chain
 
 PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
-CODECOMMIT = os.path.join(os.path.dirname(__file__), "codecommit.py")
+CODECOMMIT = os.path.join(os.path.dirname(__file__), "codecommit_helper.py")
 _CODECOMMIT_HOST = re.compile(
     r"(?:vpce-[a-z0-9-]+\.)?git-codecommit(?:-fips)?\.([a-z0-9-]{1,32})(?:\.vpce)?"
     r"\.amazonaws\.com(?:\.cn)?"

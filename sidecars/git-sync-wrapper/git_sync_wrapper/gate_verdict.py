@@ -13,8 +13,8 @@ from __future__ import annotations
 import stat
 
 from git_sync_wrapper import snapshot
-from git_sync_wrapper.publish import Volume
 from git_sync_wrapper.sidecar import Parts
+from git_sync_wrapper.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Finding, RevisionRefused, Undecided
