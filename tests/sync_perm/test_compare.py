@@ -16,7 +16,7 @@ from sync_perm.compare import (
     compare,
     find_unasked,
     general,
-    refusal,
+    unfit_id,
 )
 from sync_perm.read_tables import MOST_BYTES, read_access_control
 from tests.sync_perm.given import permissions_of, tables
@@ -69,7 +69,7 @@ def test_rows_of_single_dags_are_left_to_the_comparison() -> None:
 def test_refuses_an_id_that_has_no_resources_of_its_own(
     dag_id: str, reason: str | None
 ) -> None:
-    found = refusal(dag_id)
+    found = unfit_id(dag_id)
 
     assert reason == (found.reason if found else None)
 

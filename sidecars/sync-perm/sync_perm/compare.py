@@ -42,7 +42,7 @@ class Failure(NamedTuple):
 
 
 Access: TypeAlias = AccessControl | Failure | None
-"""Of a DAG; None without one, a failure if the DAG is left alone: see :func:`refusal`."""
+"""Of a DAG; None without one, a failure if the DAG is left alone: see :func:`unfit_id`."""
 
 
 class Item(NamedTuple):
@@ -245,7 +245,7 @@ def find_unasked(tables: Tables, asked: Grants, own: Collection[str]) -> Iterato
                 yield Item("unasked", "", (role, action, resource))
 
 
-def refusal(dag_id: str) -> Failure | None:
+def unfit_id(dag_id: str) -> Failure | None:
     """
     Return why a DAG is left alone because of its id; None if it is not.
 

@@ -68,7 +68,7 @@ OF_MYSQL = (
 # errors, which have none:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html,
 # https://dev.mysql.com/doc/mysql-errors/8.4/en/
-REASONS: Mapping[str, str] = {
+PATTERNS: Mapping[str, str] = {
     "database_not_migrated": r"^(42P01|42703|3F000|1146|1054)$",
     "database_missing": r'^(3D000|1049)$|database "" does not exist|no such database',
     "database_denied": r"^(28|1044$|1045$|1698$)|authentication (failed|method)|pg_hba\.conf|"
@@ -263,7 +263,7 @@ def _reason_of(error: BaseException) -> str:
     # without names, such as ssl.example.com
     words = re.sub('"[^"]*"', '""', str(error).lower())
     said = getattr(error, "pgcode", None) or (numbers or [words])[0]
-    found = (reason for reason, pattern in REASONS.items() if re.search(pattern, said))
+    found = (reason for reason, pattern in PATTERNS.items() if re.search(pattern, said))
     return next(found, "database_failed")
 
 

@@ -16,7 +16,7 @@ from sync_perm.reasons import failure
 from sync_perm.roles_file import Defined
 
 # Of the roles file, at most this many rows at a time: about a minute.
-MOST_ROWS = 2_000
+MOST_FILE_ROWS = 2_000
 # How long a row that two passes did not fix is left alone; one may have met another
 # process that wrote the same rows at the same moment.
 HELD_SECONDS = 600.0
@@ -102,7 +102,7 @@ def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
     # waiting.
     doubted = {item.dag_id for item in memory.doubted}
     order = sorted(dags, key=lambda one: (one in doubted, one))
-    return Work(roles, order, given[:MOST_ROWS])
+    return Work(roles, order, given[:MOST_FILE_ROWS])
 
 
 def forget_fixed(memory: Memory, look: Look) -> None:
@@ -181,7 +181,7 @@ def _note_unfixed(
         and memory.strikes < MOST_STRIKES
     ):
         return
-    # Of a role, a pass may be given a portion.
+    # Of a role, a pass may be given only some rows: see MOST_FILE_ROWS.
     missed = {
         one
         for one in after.difference.items

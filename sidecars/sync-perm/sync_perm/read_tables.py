@@ -24,7 +24,7 @@ from sync_perm.compare import (
     compare,
     find_unasked,
     general,
-    refusal,
+    unfit_id,
     without_dags,
 )
 from sync_perm.database import Database
@@ -292,7 +292,7 @@ class Reader:
             )
             # Without a row, the DAG changes meanwhile, and is left to the next look.
             for dag_id, digest, *row in rows:
-                known[dag_id] = digest, refusal(dag_id) or read_access_control(*row)
+                known[dag_id] = digest, unfit_id(dag_id) or read_access_control(*row)
         return {dag_id: access for dag_id, (_, access) in known.items()}
 
 

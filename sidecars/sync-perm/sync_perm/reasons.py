@@ -2,7 +2,8 @@
 The one table of failures: what each reason concerns, and what to do about it.
 
 A failure of the cycle ends it, and the loop retries with backoff. A failure of a DAG is
-reported beside it; the other DAGs are synced.
+reported beside it; the other DAGs are synced. Errors of the database are told apart in
+`database.py` (``PATTERNS``).
 """
 
 from sidecar_runtime.errors import SidecarError

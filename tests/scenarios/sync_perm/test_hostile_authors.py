@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sync_perm.airflow_config import parse_url
-from sync_perm.compare import DEFAULT_ROLES, RESOURCES, refusal
+from sync_perm.compare import DEFAULT_ROLES, RESOURCES, unfit_id
 from sync_perm.database import Database as Connection
 from sync_perm.read_tables import MOST_BYTES, Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
@@ -99,7 +99,7 @@ def test_every_id_that_airflow_takes_for_something_else_is_refused(
     assert len(told["resources"]) > 50
     for name, resources in told["resources"].items():
         own = [one.prefix + name for one in RESOURCES.values()]
-        is_refused = refusal(name) is not None
+        is_refused = unfit_id(name) is not None
         assert is_refused or own == resources, name
         # no other is refused, such as a DAG called Jobs
         is_reserved = name in RESOURCES or name.startswith(("DAG:", "DAG Run:"))
