@@ -30,8 +30,13 @@ from tests.support.machine.clocks import Clock
 def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
     entries = {name: Entry(name, "one", 1) for name in ("same", "new", "etag", "size")}
     one = Held("one", 1, 2, 3, 4)
-    other = {"etag": one._replace(etag="two"), "size": one._replace(size_bytes=2)}
-    held = {"same": one, **other, "gone": one, "kept": one}
+    held = {
+        "same": one,
+        "etag": one._replace(etag="two"),
+        "size": one._replace(size_bytes=2),
+        "gone": one,
+        "kept": one,
+    }
     state = State("r1", entries, kept={"kept"})
 
     assert Work(("new", "etag", "size"), ("gone",)) == difference(

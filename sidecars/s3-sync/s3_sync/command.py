@@ -331,8 +331,7 @@ class Session:
                     if error.errno in FULL_ERRORS:
                         layout.make_room(fence)
                     raise
-        files = self._sidecar.status.metrics.files
-        files.requested.set(len(layout.snapshots.asked()))
+        self._sidecar.status.metrics.files.requested.set(len(layout.snapshots.asked()))
 
     async def _fetch(
         self,

@@ -142,10 +142,11 @@ def difference(state: State, there: There) -> Work:
 
     A change is a different ETag or size; times are never compared.
     """
-    files = state.files
-    put = not_held(files, files, there.intact)
+    put = not_held(state.files, state.files, there.intact)
     gone = [
-        path for path in there.files if path not in files and path not in state.kept
+        path
+        for path in there.files
+        if path not in state.files and path not in state.kept
     ]
     return Work(tuple(put), tuple(gone))
 

@@ -119,9 +119,10 @@ class ReleaseSource:
         manifest: Manifest = state.detail
         await self._client.ensure_credentials(fill.fence)
         files = manifest.files
-        adopt = fill.tree.adopt
         missing = [
-            files[path] for path in paths if not adopt(path, files[path], fill.fence)
+            files[path]
+            for path in paths
+            if not fill.tree.adopt(path, files[path], fill.fence)
         ]
         for file in missing:
             if not file.stored_bytes:
