@@ -381,9 +381,9 @@ class Loop:
         """
         said = f"the running cycle takes longer than those before it{state.fence.step}"
         advice = (
-            "Look at what it waits for, if that should answer sooner: after "
-            f"{self._settings.timeout_seconds:g} s the cycle is abandoned. The log's line "
-            "has its stack."
+            "Look at what it waits for, if that should answer sooner; the log's line has its "
+            "stack. A step may have a shorter limit of its own; the cycle is abandoned at "
+            f"the latest after {self._settings.timeout_seconds:g} s."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
         why = state.fence.blame or SidecarError("cycle_slow", said, advice)
