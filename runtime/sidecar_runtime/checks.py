@@ -159,7 +159,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     if said["until"]:
         say("", "", f"Not before {said['until']}.")
     if said["shortfall"]:
-        say("" if reason else "FAIL", "daemon", said["shortfall"])
+        say("" if reason and not is_calm else "FAIL", "daemon", said["shortfall"])
     if not said["alive"]:
         say("FAIL", "daemon", "is not alive: restart it")
     if is_good and not is_calm:

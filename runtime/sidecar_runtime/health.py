@@ -126,12 +126,13 @@ class Outcome:
         return self.result == "changed" or is_short
 
 
-def waits_for_holder(holder: str) -> Outcome:
+def waits_for_holder(holder: str, otherwise: str = "look for that process") -> Outcome:
     """
     Return the outcome of a cycle that found the lock of its target taken.
 
     Args:
         holder: As the lock names it, such as ``pid 7 on airflow-0``.
+        otherwise: What to do about a lock that stays.
     """
     return Outcome(
         "waiting",
@@ -139,7 +140,7 @@ def waits_for_holder(holder: str) -> Outcome:
         why=SidecarError(
             "target_locked",
             f"{holder} holds the lock of the target",
-            "Nothing is wrong in a rolling update. Otherwise look for that process.",
+            f"Nothing is wrong in a rolling update. Otherwise {otherwise}.",
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from sidecar_runtime import checks
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import (
     QUIET,
@@ -246,6 +247,21 @@ def test_what_no_cycle_has_found_is_told_without_the_times_of_a_cycle(
 
     assert "bug" == facts["reason"]
     assert (None, None) == (facts["since"], facts["until"])
+
+
+def test_check_names_the_failure_with_which_it_ends(
+    health: Health, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shortfall of a standby, whose wait alone is none."""
+    health.record(WAITING, 0.1)
+    lacks = Script(ready=Readiness("r1", 1.0, None, "1 role is missing"))
+    monkeypatch.setattr(checks, "_ask", lambda *_: readiness_facts(health, lacks))
+
+    assert not checks.daemon(("", 9000))
+
+    said = capsys.readouterr().out
+    assert "??    daemon         target_locked: " in said
+    assert "FAIL  daemon         1 role is missing" in said
 
 
 @pytest.mark.parametrize("is_ready", [True, False])

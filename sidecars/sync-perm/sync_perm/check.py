@@ -56,7 +56,8 @@ def run(
             reader.fingerprint(database)
             try_write(database)
             holder = database.take_lock()
-            say("ok", "lock", f"{holder} holds it" if holder else "is free")
+            locked = f"{holder} holds it" if holder else "is free"
+            say("??" if holder else "ok", "lock", locked)
         name = "roles"
         is_cli = airflow.installation.unfit
         look = _look_once(reader, address, None if is_cli else airflow)

@@ -14,7 +14,7 @@ from sidecar_runtime.logs import get_logger
 from sync_perm.airflow import PASS_SHARE, Airflow, Work
 from sync_perm.airflow_config import Source
 from sync_perm.compare import changed_grants
-from sync_perm.database import Database
+from sync_perm.database import END_HOLDER, Database
 from sync_perm.plan import Done, Memory, Wait, decide, forget_fixed, learn, written
 from sync_perm.read_tables import Look, Reader, try_write
 from sync_perm.readiness import Status
@@ -120,7 +120,7 @@ class Session:
                 holder = lock.take_lock()
                 if holder:
                     self._seen = ""
-                    return waits_for_holder(holder)
+                    return waits_for_holder(holder, END_HOLDER)
                 # It was at it until now, and has left less to do, or nothing.
                 before = look = self._look(fence)
                 work = decide(look, self._memory, time.monotonic())

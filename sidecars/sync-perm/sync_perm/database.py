@@ -59,6 +59,11 @@ FROM information_schema.processlist WHERE id = IS_USED_LOCK(place)
 FROM (SELECT SHA2(CONCAT('sync-perm/', DATABASE(), '/', :place), 256) AS place) p""",
 }
 
+END_HOLDER = (
+    "end that session in the database: SELECT pg_terminate_backend(…) with the number of the "
+    "backend; in MySQL: KILL with that of the connection"
+)
+
 # What PyMySQL takes as Airflow's driver does.
 OF_MYSQL = (
     *("user", "password", "passwd", "host", "port", "unix_socket", "init_command"),
