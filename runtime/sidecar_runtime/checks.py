@@ -87,7 +87,8 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
             os.unlink(symlink)
         free = shutil.disk_usage(folder).free >> 20
     made = "" if folder == path else " (the daemon will create it)"
-    say("ok", name, f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
+    said = f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free"
+    say("ok" if free else "??", name, said)
 
 
 def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:

@@ -157,6 +157,8 @@ def test_reports_files_that_do_not_fit_and_a_volume_that_takes_an_empty_one_only
         place = {"DEST_PATH": str(volume / "dags")}
         assert "target_full: 3.0 MiB needed, the volume has 2.0" in check(3, place)
         s3.delete("dags/big.bin")
+        (volume / "big").write_bytes(bytes(1500 << 10))
+        assert "??    target" in check(0, place)
         (volume / "big").write_bytes(bytes(2004 << 10))
         assert "target_full" in check(3, place)
 
