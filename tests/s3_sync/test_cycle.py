@@ -311,6 +311,26 @@ def test_the_record_counts_the_files_that_are_missing(
     assert 2 == json.loads((shown / ".s3-sync/published.json").read_text())["missing"]
 
 
+@pytest.mark.parametrize(
+    "failing", ["s3_sync.files.Tree.delete", "s3_sync.published.write_file"]
+)
+def test_a_change_that_keeps_failing_is_not_published_again_and_again(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """The volume refuses to delete, or the record of what it has."""
+    synced(s3, process, KEYS)
+    s3.delete("dags/a.py")
+    put(s3, 1, ("new.py",))
+    s3.inject(DENIED, is_get("dags/new.py"))
+    monkeypatch.setattr(failing, Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    process.attempt()
+    at = process.readiness.published_at
+
+    assert [None, None] == [process.attempt(), process.attempt()]
+
+    assert at == process.readiness.published_at
+
+
 def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -> None:
     (process.folder / ".s3-sync/tree/pkg").mkdir(parents=True)
 

@@ -426,8 +426,11 @@ class Sync:
         metrics.deleted.inc(numbers["deleted"])
         self._remember(tree)
         # The same again, such as repairs alone, keeps its time: alerts look at its age.
+        # A record that the volume refused keeps it, too.
+        if said != before:
+            said = said._replace(published_at=now())
         if said != before or not record.is_written:
-            record.write(fence, said._replace(published_at=now()))
+            record.write(fence, said)
         counts |= _counts(build) | {
             "files_published": published,
             "files_deleted": numbers["deleted"],

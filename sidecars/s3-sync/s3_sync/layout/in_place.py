@@ -14,7 +14,7 @@ from contextlib import suppress
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Files, not_held
-from s3_sync.published import UNFINISHED, Published, Record, now
+from s3_sync.published import UNFINISHED, Published, Record
 from s3_sync.settings import Settings
 from s3_sync.tree import Build, Inspection, Tree
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
@@ -81,7 +81,7 @@ class InPlaceLayout:
                 aim=build.state.revision,
                 name=UNFINISHED,
                 missing=changes,
-                published_at=now(),
+                published_at=before.published_at,
                 files=len(tree.files) - deleted,
             )
             # A full volume must not prevent it, because deletions may make room.
