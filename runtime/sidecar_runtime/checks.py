@@ -158,7 +158,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     if said["since"]:
         say("", "", f"Since {said['since']}.")
     if said["until"]:
-        say("", "", f"Not before {said['until']}.")
+        say("", "", f"Tries again at {said['until']}.")
     if said["shortfall"]:
         say("" if reason and not is_calm else "FAIL", "daemon", said["shortfall"])
     if not said["alive"]:

@@ -167,7 +167,7 @@ def _trouble(facts: Mapping[str, Any], *, is_calm: bool) -> dict[str, object]:
         trouble |= {
             "what is wrong": f"{facts['reason']}: {facts['error']}",
             "since": [facts["since"], repeated],
-            "until": facts["until"],
+            "tries again at": facts["until"],
             "what to do": [facts["advice"], facts["docs"]],
         }
     return trouble

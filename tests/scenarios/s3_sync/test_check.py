@@ -261,7 +261,7 @@ def test_tells_when_a_wait_of_the_daemon_began_and_ends(
     assert "FAIL  daemon         deletion_held: " in said, said
     ready = daemon.get("/readyz").json()
     assert f"Since {ready['since']}." in said, said
-    assert f"Not before {ready['until']}." in said, said
+    assert f"Tries again at {ready['until']}." in said, said
 
 
 @pytest.mark.parametrize("page", ["true", "false"])
