@@ -180,7 +180,7 @@ class Brake:
                 paths=sorted(gone)[:NAMED_FILES],
             )
         said = (
-            f"{len(gone)} of {held} files are missing from the source; this listing is held back "
-            f"for {HOLD_SECONDS / 60:g} minutes"
+            f"{len(gone)} of {held} files are missing from the source; unless they come back "
+            f"within {HOLD_SECONDS / 60:g} minutes, they are deleted here, too"
         )
         return failure("deletion_held", said), HOLD_SECONDS - max(ages)

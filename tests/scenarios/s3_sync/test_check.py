@@ -260,6 +260,7 @@ def test_tells_when_a_wait_of_the_daemon_began_and_ends(
 
     assert "FAIL  daemon         deletion_held: " in said, said
     ready = daemon.get("/readyz").json()
+    assert "they are deleted here, too" in said
     assert f"Since {ready['since']}." in said, said
     assert f"Tries again at {ready['until']}." in said, said
 
