@@ -246,7 +246,7 @@ class Engine:
 
     # --- what is left of a run
 
-    def start_over(self) -> None:
+    def start_over(self, *, is_news: bool = True) -> None:
         """
         Remove git-sync's whole repository; the next run creates it again.
 
@@ -257,7 +257,8 @@ class Engine:
             SidecarError: Something cannot be removed.
         """
         self.work.remove()
-        log.warning("repository_removed", root=self.root)
+        tell = log.info if is_news else log.debug
+        tell("repository_removed", root=self.root, kept="the published files")
 
     def _noted(self) -> str:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:

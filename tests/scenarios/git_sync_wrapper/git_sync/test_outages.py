@@ -89,6 +89,9 @@ def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) ->
         before = here.shown()
         here.repository.commit({"big.bin": os.urandom(3_000_000)})
         failed = wrapper.wait_for_event("cycle_failed")
+        wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
+        removed = wrapper.find_events("repository_removed")
+        assert ["info"] == [one["level"] for one in removed if one["level"] != "debug"]
         assert before == here.shown()
         assert "target_full" == failed["reason"], wrapper.log()
 
