@@ -119,7 +119,7 @@ REASONS = {
         r"submodule path '.{,500}', but it did not contain",
     ),
     "ref_not_found": Reason(
-        "Check GITSYNC_REF: a branch, a tag or a full commit hash; a login page has none.",
+        "Check that GITSYNC_REF still exists: a branch, a tag or a full commit hash.",
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
         r"|unadvertised object",
     ),

@@ -150,7 +150,7 @@ _MEANINGS = {
     (39, 40, 138, 147, 219): ("kdc_garbage", _NOT_A_KDC),
     (135,): ("config_missing", "libkrb5 cannot open krb5.conf"),
     (136, 248): ("config_invalid", _UNPARSED),
-    (156,): ("kdc_unreachable", "no KDC of {realm} accepts the request"),
+    (156,): ("kdc_unreachable", "no KDC of {realm} can be reached"),
     (220, 239, 240, 241): ("kdc_unreachable", "no KDC of {realm} has an address"),
     # libkrb5 has one code for all of ENOSPC, EDQUOT, EIO and EMFILE.
     (193, 194, 196, 197): ("ccache_failed", "libkrb5 cannot write beside the ccache"),

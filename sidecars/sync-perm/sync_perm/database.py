@@ -31,8 +31,6 @@ CONNECT_SECONDS = 10
 # for a lock, PostgreSQL.
 ANSWER_SECONDS = 30
 QUERY_SECONDS = 25
-# Of a query that a cycle waits for.
-SHOWN_CHARACTERS = 80
 # The server frees the lock of a lost node after this time without a query. It is longer
 # than the limit for a query, so that a pass without a connection ends before another
 # pass starts.
@@ -171,7 +169,7 @@ class Database:
             SidecarError: The query or the connection failed.
         """
         query = query.format_map(self._words)
-        with self._explained(f"answer {' '.join(query.split())[:SHOWN_CHARACTERS]}"):
+        with self._explained("answer"):
             assert self._connection is not None
             text = sqlalchemy.text(self._limit + query)
             found = self._connection.execute(text, values)
@@ -228,7 +226,8 @@ class Database:
             reason = _reason_of(cause)
             if reason == "database_lost" and self._connection is None:
                 reason = "database_unreachable"
-            said = " ".join(str(cause.args[-1] if cause.args else cause).split())
+            lines = str(cause.args[-1] if cause.args else cause).splitlines()
+            said = ". ".join(" ".join(line.split()) for line in lines if line.strip())
             raise failure(
                 reason, f"{self.address}: {self.address.redact(said)}"
             ) from None

@@ -126,7 +126,9 @@ class Status:
         )
         shortfalls = []
         if was_synced and not is_synced:
-            shortfalls.append("Airflow has yet to judge roles or grants that changed")
+            shortfalls.append(
+                "roles or grants changed after the last pass: Airflow has yet to judge them"
+            )
         if file:
             self.metrics.mistakes.set(len(file.mistakes))
             self.tell(

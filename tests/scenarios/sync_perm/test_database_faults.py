@@ -85,6 +85,7 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
     assert 3 == checked.returncode
     assert "FAIL  connection     database_unreachable: " in checked.stdout
     assert "FAIL  daemon         database_unreachable: " in checked.stdout
+    assert "Connection refused. Is the server running" in checked.stdout
     own_postgres.start()
     assert_recovers(daemon)
     own_postgres.stop()
@@ -198,8 +199,7 @@ def test_a_database_that_answers_nothing_while_its_connection_lives_is_named(
         told = daemon.wait_for_event("cycle_failed", SECONDS)
         failed = daemon.get("/readyz").json()["reason"]
 
-        asked = f"/{database.name} to answer SELECT * FROM (SELECT COUNT(*)"
-        assert asked in slow["error"]
+        assert slow["error"].endswith(f"/{database.name} to answer")
         assert slow["error"] == reason
         assert ("database_unreachable",) * 2 == (told["reason"], failed)
         assert "is connected, and answers nothing" in told["error"]

@@ -249,7 +249,7 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
     answer = daemon.get("/readyz")
     assert 200 == answer.status, answer.body
     assert answer.json()["published_seconds_ago"], "when it was last found correct"
-    told = "Airflow has yet to judge roles or grants that changed"
+    told = "roles or grants changed after the last pass: Airflow has yet to judge them"
     assert told == answer.json()["shortfall"]
     assert last == known_good()
 

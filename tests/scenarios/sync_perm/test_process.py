@@ -75,7 +75,7 @@ def test_what_airflow_has_yet_to_judge_is_told_by_that_name_and_leaves_it_ready(
     told = daemon.wait_for_event("wait_began", PASS_SECONDS)
 
     assert "roles_unsynced" == told["reason"]
-    assert "Airflow has yet to judge roles or grants that changed" in told["error"]
+    assert "Airflow has yet to judge them" in told["error"]
     assert 200 == daemon.get("/readyz").status
 
 

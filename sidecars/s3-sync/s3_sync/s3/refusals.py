@@ -246,8 +246,8 @@ def _explain_denied(
     assert kind is not None
     advice = (
         f"Allow {action} on {scope} in the {place} (`s3-sync check` prints whose). Look for a Deny "
-        "in the policies of the bucket and the VPC endpoint and in SCPs, and for a typo in "
-        "AWS_BUCKET: the bucket may belong to another account."
+        "in the policies of the bucket and the VPC endpoint and in SCPs; if it never worked, also "
+        "for a typo in AWS_BUCKET: the bucket may belong to another account."
     )
     said = f"S3 denied {action} for {request.url}: {said}"
     return f"access_denied_{kind[1].lower()}", said, advice, Permission(action, scope)
