@@ -530,7 +530,7 @@ class Loop:
         tell(
             "cycle_finished",
             result=outcome.result,
-            revision=outcome.revision,
+            revision=outcome.revision or None,
             failures_before=failures,
             duration_seconds=round(seconds, 3),
             **why,

@@ -170,7 +170,7 @@ def _check_target(settings: Settings, state: State) -> bool:
     is_snapshot = settings.layout == "snapshot"
     try:
         needed = sum(file.size_bytes for file in state.files.values())
-        with explained(f"cannot open {path}"):
+        with explained(f"cannot open {path} or {RESERVED} in it"):
             if os.path.lexists(f"{path}/{RESERVED}"):
                 _open(settings)
             elif is_snapshot and os.path.isdir(path):
