@@ -87,8 +87,11 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
             os.unlink(symlink)
         free = shutil.disk_usage(folder).free >> 20
     made = "" if folder == path else " (the daemon will create it)"
-    said = f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free"
-    say("ok" if free else "??", name, said)
+    say(
+        "ok" if free else "??",
+        name,
+        f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free",
+    )
 
 
 def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:

@@ -103,8 +103,7 @@ class Session:
                 # git-sync does not recover from a full volume: an incomplete checkout
                 # stays. So its repository goes first, because it collects garbage by
                 # number of packs, not by size; then replaced commits, the oldest first.
-                is_news = is_first and not parts.past.failures
-                parts.engine.start_over(is_news=is_news)
+                parts.engine.start_over(is_news=is_first and not parts.past.failures)
                 if not (is_first or volume.drop_oldest(fence)):
                     raise
                 is_first = False

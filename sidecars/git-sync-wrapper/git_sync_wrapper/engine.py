@@ -257,8 +257,8 @@ class Engine:
             SidecarError: Something cannot be removed.
         """
         self.work.remove()
-        tell = log.info if is_news else log.debug
-        tell("repository_removed", root=self.root, kept="the published files")
+        if is_news:
+            log.info("repository_removed", root=self.root, kept="the published files")
 
     def _noted(self) -> str:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:

@@ -56,8 +56,10 @@ def run(
             reader.fingerprint(database)
             try_write(database)
             holder = database.take_lock()
-            locked = f"{holder} holds it" if holder else "is free"
-            say("??" if holder else "ok", "lock", locked)
+            if holder:
+                say("??", "lock", f"{holder} holds it")
+            else:
+                say("ok", "lock", "is free")
         name = "roles"
         is_cli = airflow.installation.unfit
         look = _look_once(reader, address, None if is_cli else airflow)

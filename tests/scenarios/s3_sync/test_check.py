@@ -259,8 +259,8 @@ def test_tells_when_a_wait_of_the_daemon_began_and_ends(
     said = check(3, port)
 
     assert "FAIL  daemon         deletion_held: " in said, said
-    ready = daemon.get("/readyz").json()
     assert "they are deleted here, too" in said
+    ready = daemon.get("/readyz").json()
     assert f"Since {ready['since']}." in said, said
     assert f"Tries again at {ready['until']}." in said, said
 

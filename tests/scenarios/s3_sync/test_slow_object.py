@@ -34,8 +34,7 @@ def test_a_slow_object_holds_back_only_itself(
     assert FILES == consumed(target)
     ready = daemon.get("/readyz").json()
     assert (None, "object_slow") == (ready["revision"], ready["reason"])
-    told = daemon.find_events("cycle_finished", reason="object_slow")
-    assert {None} == {one["revision"] for one in told}
+    assert not daemon.find_events("cycle_finished", revision="")
     assert (
         f"'dags/{SLOW}' was not complete before the cycle's time was up"
         in ready["error"]

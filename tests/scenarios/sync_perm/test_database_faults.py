@@ -94,7 +94,6 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
         "cycle_failed", SECONDS, after=seen, reason="database_unreachable"
     )
     assert 200 == daemon.get("/readyz").status
-    assert "database_unreachable" == daemon.get("/readyz").json()["reason"]
     own_postgres.start()
     add_role(database, "team")
     wait_until_synced(database)
