@@ -312,7 +312,7 @@ def test_the_record_counts_the_files_that_are_missing(
 
 
 @pytest.mark.parametrize(
-    "failing", ["s3_sync.files.Tree.delete", "s3_sync.published.write_file"]
+    "failing", ["s3_sync.tree.Tree.delete", "s3_sync.published.write_file"]
 )
 def test_a_change_that_keeps_failing_is_not_published_again_and_again(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, failing: str
@@ -322,7 +322,7 @@ def test_a_change_that_keeps_failing_is_not_published_again_and_again(
     s3.delete("dags/a.py")
     put(s3, 1, ("new.py",))
     s3.inject(DENIED, is_get("dags/new.py"))
-    monkeypatch.setattr(failing, Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(failing, Mock(side_effect=OSError(28, "ENOSPC")))
     process.attempt()
     at = process.readiness.published_at
 

@@ -258,11 +258,11 @@ def test_tells_when_a_wait_of_the_daemon_began_and_ends(
 
     said = check(3, port)
 
-    assert "FAIL  daemon         deletion_held: " in said, said
+    assert "FAIL  daemon         deletion_held: " in said
     assert "they are deleted here, too" in said
     ready = daemon.get("/readyz").json()
-    assert f"Since {ready['since']}." in said, said
-    assert f"Tries again at {ready['until']}." in said, said
+    assert f"Since {ready['since']}." in said
+    assert f"Tries again at {ready['until']}." in said
 
 
 @pytest.mark.parametrize("page", ["true", "false"])
