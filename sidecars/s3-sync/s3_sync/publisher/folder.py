@@ -11,10 +11,10 @@ import platform
 import stat
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -53,8 +53,8 @@ _DEFAULT_RULES = """\
 """
 _LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
 
-# How many paths may lead to one folder: symlinks to folders of symlinks multiply them.
-PATHS_LIMIT = 1_000
+# Each as often as a path leads to it: symlinks to folders of symlinks multiply them.
+FOLDERS_LIMIT = 10_000
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
@@ -151,7 +151,9 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
     bad = []
     size_bytes = 0
     rules = _rules(folder, exclude)
-    for one in _walk("", (os.path.realpath(folder),), rules, Counter()):
+    for number, one in enumerate(
+        _walk("", (os.path.realpath(folder),), rules, count(1)), 1
+    ):
         match one:
             case Found():
                 files.append(one)
@@ -161,7 +163,7 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
             case _:
                 left_out.append(one)
         # While it walks: sparse files would take long to read.
-        if size_bytes > TOTAL_LIMIT_BYTES or len(files) > FILES_LIMIT:
+        if size_bytes > TOTAL_LIMIT_BYTES or number > FILES_LIMIT:
             raise _too_large(
                 f"{folder} has over {FILES_LIMIT} files or {TOTAL_LIMIT_BYTES} bytes"
             )
@@ -178,7 +180,7 @@ def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
 
 
 def _walk(
-    prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec, seen: Counter[str]
+    prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec, folders: Iterator[int]
 ) -> Iterator[Found | InputError | str]:
     """
     Yield the files of one folder, what cannot be released, and the paths that are left
@@ -187,7 +189,7 @@ def _walk(
     Args:
         prefix: Its path in the release, with a trailing slash; empty for the root.
         above: The real paths of its parent folders, and its own.
-        seen: How often it has entered each folder, by real path.
+        folders: Counts those that it enters.
     """
     for name in os.listdir(above[-1]):
         path = prefix + name
@@ -210,10 +212,11 @@ def _walk(
         elif problem := problem_of(path).replace("_", " "):
             yield _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
-            seen[real] += 1
-            if seen[real] > PATHS_LIMIT:
-                raise _too_large(f"{real} has over {PATHS_LIMIT} paths, by symlinks")
-            yield from _walk(shown, (*above, real), rules, seen)
+            if next(folders) > FOLDERS_LIMIT:
+                raise _too_large(
+                    f"{path!r:.300} is one of over {FOLDERS_LIMIT} folders"
+                )
+            yield from _walk(shown, (*above, real), rules, folders)
         else:
             found = os.stat(real)
             if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_LIMIT_BYTES:

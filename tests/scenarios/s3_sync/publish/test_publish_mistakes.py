@@ -109,7 +109,7 @@ ODD: dict[str, Any] = {
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
     "many": (many, "release_too_large", "or 2147483648 bytes"),
-    "doubling": (doubling, "release_too_large", "/d29 has over 1000 paths"),
+    "doubling": (doubling, "release_too_large", "is one of over 10000 folders"),
     "ours": (lambda path: path.with_name(".s3-sync").mkdir(), "name_refused", "reserved"),
     "empty": (lambda path: path.with_name("a.py").rename(path.with_name("a.pyc")), "folder_empty",
               "no files to release (1 left out)"),
