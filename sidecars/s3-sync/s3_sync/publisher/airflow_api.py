@@ -24,9 +24,11 @@ REQUEST_SECONDS = 60.0
 PAUSE_SECONDS = 1.0
 # Of a busy server, or of a proxy before one that restarts.
 BUSY = {429, 500, 502, 503, 504}
-ANSWER_LIMIT_BYTES = 1 << 25
+ANSWER_LIMIT_BYTES = 1 << 23
 # The default of [api] maximum_page_limit.
 PAGE_ROWS = 100
+# Of one bundle.
+ROWS_LIMIT = 20_000
 UNSUPPORTED = (
     "airflow_unsupported",
     "Waiting needs Airflow 3.1 or later, and as AIRFLOW_API_URL what precedes its /api/v2.",
@@ -44,6 +46,8 @@ OTHER = (
     "airflow_unreachable",
     "Check AIRFLOW_API_URL, HTTPS_PROXY, SSL_CERT_FILE, and what is in front of Airflow.",
 )
+# http.client would show one that it cannot send.
+TOKEN = re.compile("[!-~]+")
 # A DAG or an import error as the API shows it.
 Row = dict[str, Any]
 
@@ -84,8 +88,8 @@ class Api:
         if not re.fullmatch(r"https?://[^\s@?#]+", url):
             what = "must be the http(s) URL of Airflow, without user and password"
             raise SettingsError([Problem("AIRFLOW_API_URL", None, what)])
-        # http.client would show a token that it cannot send
-        self._token = token if re.fullmatch("[!-~]*", token) else ""
+        self._token = token if TOKEN.fullmatch(token) else ""
+        self._password = password
         if not (self._token or (user and password)):
             what = (
                 "must be a token; or set AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD"
@@ -103,6 +107,9 @@ class Api:
         Log in, unless there is a token.
         """
         token = self._token or self.ask("/auth/token", body=self._login)["access_token"]
+        if not TOKEN.fullmatch(token):
+            raise ValueError("access_token")
+        self._token = token
         self._headers["Authorization"] = f"Bearer {token}"
 
     def rows(self, path: str, name: str, right: str) -> list[Row]:
@@ -113,13 +120,16 @@ class Api:
             right: The permission that it needs.
         """
         rows: list[Row] = []
+        offset = 0
         while True:
-            answer = self.ask(
-                f"/api/v2/{path}limit={PAGE_ROWS}&offset={len(rows)}", right
-            )
-            rows += answer[name]
-            if not answer[name] or len(rows) >= answer["total_entries"]:
-                return [row for row in rows if row["bundle_name"] == self._bundle]
+            answer = self.ask(f"/api/v2/{path}limit={PAGE_ROWS}&offset={offset}", right)
+            page = answer[name]
+            offset += len(page)
+            rows += [row for row in page if row["bundle_name"] == self._bundle]
+            if len(page) > PAGE_ROWS or len(rows) > ROWS_LIMIT:
+                raise ValueError("too many rows")
+            if not page or offset >= answer["total_entries"]:
+                return rows
 
     def source(self, dag_id: str) -> list[str]:
         """
@@ -144,7 +154,8 @@ class Api:
         reason, advice = REFUSED.get(status, OTHER)
         what = f"{self.url} answers {path} with {status}"
         if isinstance(said, dict) and body is None:  # else it may repeat the password
-            what += f" {said.get('detail', ''):.300}"
+            detail = str(said.get("detail", "")).replace(self._token, "***")
+            what += f" {detail.replace(self._password or self._token, '***'):.300}"
         raise SidecarError(reason, what, advice.format(right))
 
     def _send(self, path: str, body: Any) -> tuple[int, bytes]:

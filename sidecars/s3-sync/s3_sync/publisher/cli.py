@@ -291,13 +291,17 @@ def _run(arguments: Namespace, environ: Environ) -> Report:
     )
     if api is None:
         return _act(arguments, environ, order, settings)
+    dags = set()
+    if arguments.folder:
+        dags = wait.Folder(arguments.folder, api, arguments.exclude).dags()
     before = wait.errors_before(api)
     report = _act(arguments, environ, order, settings)
     if report.facts.get("previous") == report.facts.get("revision"):
         before = set()  # they are of this release
     changed = {*chain(*report.facts.get("changes", {}).values())}
     try:
-        live = wait.wait(wait.Release(store), api, arguments.timeout, before, changed)
+        release = wait.Release(store, dags & changed)
+        live = wait.wait(release, api, arguments.timeout, before, changed)
     except SidecarError as error:
         return report._replace(failure=error)
     return Report(report.lines + live.lines, report.facts | live.facts)

@@ -31,7 +31,7 @@ from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import read_existing
 from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report, show
-from s3_sync.reasons import S3Error
+from s3_sync.reasons import S3Error, concerns
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding
 
@@ -43,7 +43,8 @@ MAKES_DAG = re.compile(
     r"^(@(\w+\.)*dag\b|(with |\w+ *(:[^=\n]+)?= *)?(\w+\.)*DAG\()", re.MULTILINE
 )
 # What differs in the same error after a restart, or in another folder: paths, numbers.
-VARIES = re.compile(r"[^\s'\"]*[/\d][^\s'\"]*")
+# Only whole words: else a long one would be searched from each of its characters.
+VARIES = re.compile(r"(?<![^\s'\"])[^\s'\"/\d]*[/\d][^\s'\"]*")
 # An import error, whenever and wherever it occurs: the file, and what it says.
 Fault = tuple[str, str]
 
@@ -62,27 +63,46 @@ class NotLive(SidecarError):
 class Release:
     """
     The current release of a prefix.
+
+    Args:
+        dags: New files, which must have a DAG.
     """
 
     unproven = ()  # each DAG shows it
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, dags: Set[str] = frozenset()) -> None:
         self._store = store
+        self._dags = dags
         self.name = read_existing(store).names["current"]
 
-    def lacks(self, rows: Sequence[Row], _: Set[str]) -> list[Finding]:
+    def compare(
+        self, rows: Sequence[Row], broken: Set[str], lacks: list[Finding]
+    ) -> None:
         """
-        Return why it has not arrived; nothing if a DAG shows it: it arrives at once.
+        Add which files with a DAG do not show it, or why that is not known.
+
+        Args:
+            broken: Files that cannot have a DAG, because of an import error.
 
         Raises:
             S3Error: Meanwhile, another release was made current.
         """
-        now = read_existing(self._store)
+        try:
+            now = read_existing(self._store)
+        except S3Error as error:
+            if concerns(error.reason) != "request":
+                raise
+            lacks.append(Finding("", None, error.message))
+            return
         if now.names["current"] != self.name:
             raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
-        if self.name in (row["bundle_version"] for row in rows):
-            return []
-        return [Finding("", None, "no DAG of the bundle has it as its version")]
+        versions = dict.fromkeys(self._dags)
+        versions |= {row["relative_fileloc"]: row["bundle_version"] for row in rows}
+        lacks += [
+            Finding(path, None, "is not in Airflow as released")
+            for path, version in versions.items()
+            if version != self.name and path not in broken
+        ]
 
 
 class Folder:
@@ -94,12 +114,12 @@ class Folder:
             archives, or ignored here.
     """
 
-    def __init__(self, path: str, api: Api) -> None:
+    def __init__(self, path: str, api: Api, exclude: Iterable[str] = ()) -> None:
         self.name = path
         self._api = api
         rules = Path(path, ".airflowignore")
         ignored = rules.read_text(errors="replace") if rules.is_file() else ""
-        files, left = folder.look(path, ignored.splitlines())
+        files, left = folder.look(path, [*ignored.splitlines(), *exclude])
         self._sources = {
             file.path: folder.read(file).data.decode("utf-8", "replace")
             for file in files
@@ -109,33 +129,41 @@ class Folder:
         # Files whose source has arrived.
         self._same: set[str] = set()
 
-    def lacks(self, rows: Sequence[Row], broken: Set[str]) -> list[Finding]:
+    def dags(self) -> set[str]:
         """
-        Return which files have not arrived, or are still there: those with a DAG in
+        Return the files that must have a DAG.
+        """
+        return {path for path, text in self._sources.items() if MAKES_DAG.search(text)}
+
+    def compare(
+        self, rows: Sequence[Row], broken: Set[str], lacks: list[Finding]
+    ) -> None:
+        """
+        Add which files have not arrived, or are still there: those with a DAG in
         Airflow, and those that must have one.
 
         Args:
-            broken: Files that cannot have a DAG, because of a new import error.
+            lacks: Has at first all of them, and loses each that Airflow shows: at one
+                request a second, this may outlast the timeout.
         """
         dags = {row["relative_fileloc"]: row["dag_id"] for row in rows}
-        lacks = []
+        needed = self.dags() - broken
         self.unproven: list[str] = []
         for path in sorted((dags.keys() | self._sources.keys()) - self._same):
-            ours = self._sources.get(path, "")
-            must_be_there = MAKES_DAG.search(ours) and path not in broken
+            must_be_there = path in needed
             if path in dags:
                 must_be_there = not (
                     path.startswith(self._left_out) or ".zip/" in f"{path}/"
                 )
-            if not must_be_there:
-                self.unproven.append(path)
-            elif path in dags and self._api.source(dags[path]) == ours.splitlines():
-                self._same.add(path)
-            else:
+            if must_be_there:
                 lacks.append(Finding(path, None, "is not in Airflow as it is here"))
-        if not (lacks or rows):
-            lacks.append(Finding("", None, "the bundle has no DAG"))
-        return lacks
+            else:
+                self.unproven.append(path)
+        for lack in [one for one in lacks if one.path in dags]:
+            ours = self._sources.get(lack.path, "").splitlines()
+            if self._api.source(dags[lack.path]) == ours:
+                self._same.add(lack.path)
+                lacks.remove(lack)
 
 
 def errors_before(api: Api) -> Set[Fault] | None:
@@ -169,8 +197,9 @@ def wait(
         SidecarError: Airflow or the store gives no usable answer, or another release
             was made current meanwhile.
     """
-    lack = SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
     first = None
+    lacks: list[Finding] = []
+    is_broken = False
     has_arrived = False
     arrived = inf
     with _at_most(timeout_seconds, api):
@@ -179,7 +208,7 @@ def wait(
             rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
             errors = _errors(api)
             if first is None:
-                first = errors.keys()
+                first = errors
             # What a look has shown may be of a parse during it. Also what had arrived
             # arrives again, if another one came since.
             arrived = (
@@ -187,26 +216,28 @@ def wait(
                 if has_arrived
                 else inf
             )
-            lacks = wanted.lacks(rows, {path for path, _ in errors.keys() - first})
+            # also those that are there at first, once they are read again
+            broken = {
+                fault[0] for fault, row in errors.items() if row != first.get(fault)
+            }
+            lacks = []
+            wanted.compare(rows, broken, lacks)
+            if not (lacks or rows):
+                lacks.append(Finding("", None, "the bundle has no DAG"))
             has_arrived = not lacks
             if before is None:
-                before = first if lacks else frozenset()
+                before = first.keys() if lacks else frozenset()
             errors = {
                 fault: row
                 for fault, row in errors.items()
                 if fault not in before or fault[0] in changed
             }
-            lacks = lacks or [
-                Finding(row["relative_fileloc"], None, "was perhaps read before that")
-                for row in (*rows, *errors.values())
-                # since when all that it has read must have been there
-                if _ended(row)
-                - max(row.get("last_parse_duration") or 0, UNWRITTEN_SECONDS)
-                < arrived
-            ]
-            error = _lack_of(short(wanted.name), lacks, errors.values())
-            if errors and not (lacks and (rows or errors.keys() <= first)):
-                raise error
+            late = _late(errors.values(), arrived)
+            is_broken = len(late) < len(errors)
+            lacks = lacks or _late(rows, arrived) + late
+            if errors and not (lacks and (rows or errors.keys() <= first.keys())):
+                is_broken = True
+                break
             if not lacks:
                 facts = {
                     "result": "live",
@@ -218,9 +249,10 @@ def wait(
                 if wanted.unproven:
                     lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
                 return Report(lines, {"airflow": facts})
-            show(error.message)
-            lack = error
-    raise lack
+            show(f"Airflow does not run {short(wanted.name)} yet; behind: {len(lacks)}")
+    if first is None:
+        raise SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
+    raise _lack_of(short(wanted.name), lacks, errors.values(), is_broken)
 
 
 @contextmanager
@@ -233,14 +265,15 @@ def _at_most(seconds: float, api: Api) -> Iterator[None]:
     """
     # It raises no Exception, which botocore would catch. At 0, it would never ring.
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1))
+    # Again each second: Python drops it in a finalizer.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1), 1)
     try:
         with suppress(KeyboardInterrupt):
             yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, MemoryError, TypeError, ValueError) as error:
         raise SidecarError(
             UNSUPPORTED[0],
-            f"{api.url} does not answer as Airflow 3.1 or later: {error!r}",
+            f"{api.url} does not answer as Airflow 3.1 or later: {error!r:.300}",
             UNSUPPORTED[1],
         ) from error
     finally:
@@ -263,9 +296,14 @@ def _errors(api: Api) -> dict[Fault, Row]:
     return found
 
 
-def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Row]) -> NotLive:
+def _lack_of(
+    name: str, lacks: Sequence[Finding], errors: Iterable[Row], is_broken: bool
+) -> NotLive:
     """
     Return why Airflow does not run what was deployed.
+
+    Args:
+        is_broken: Whether at least one of the errors is certainly of it.
     """
     broken = [broken_file(row["filename"], row["stack_trace"]) for row in errors]
     error = NotLive(
@@ -275,7 +313,7 @@ def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Row]) -> NotL
         "s3-sync beside it, and the bundle: its name (--bundle) and refresh_interval; for a "
         "release, whether it is a SidecarDagBundle.",
     )
-    if broken:
+    if is_broken:
         error = NotLive(
             "import_errors",
             f"Airflow cannot import files of {name}: {len(broken)}",
@@ -284,6 +322,19 @@ def _lack_of(name: str, lacks: Sequence[Finding], errors: Iterable[Row]) -> NotL
         error.exit_code = 4
     error.findings = [*broken, *lacks][:NAMED]
     return error
+
+
+def _late(rows: Iterable[Row], arrived: float) -> list[Finding]:
+    """
+    Return the files that may have been read before what was deployed had arrived.
+    """
+    return [
+        Finding(row["relative_fileloc"], None, "was perhaps read before that")
+        for row in rows
+        # since when all that it has read must have been there
+        if _ended(row) - max(row.get("last_parse_duration") or 0, UNWRITTEN_SECONDS)
+        < arrived
+    ]
 
 
 def _ended(row: Row) -> float:

@@ -1,11 +1,15 @@
 """`s3-sync wait` and the answers of an Airflow, good and odd."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 
 import pytest
 
+from s3_sync.publisher import airflow_api
 from tests.scenarios.s3_sync.publish.site import A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.http.faults import answer_with, drip, first
@@ -33,6 +37,14 @@ def of(path: str) -> Match:
 
 def says(status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> Fault:
     return answer_with(Answer(status, headers, body))
+
+
+def says_json(status: int, said: object) -> Fault:
+    return says(status, json.dumps(said).encode())
+
+
+def page(*rows: Mapping[str, str], total: int = 0) -> Fault:
+    return says_json(200, {"dags": rows, "total_entries": total})
 
 
 def meanwhile(airflow: FakeAirflow, change: Callable[[], object]) -> None:
@@ -72,6 +84,15 @@ LOOKS = {
         (A, B, 61, 1),
         (A, A, 62, 1),
         (A, A, 99, 1),
+        (A, A, 130, 1),
+    ],
+    "after a publish of which one DAG is read again as it was before": [
+        (A, B, 10, 1),
+        (A, B, 60, 1),
+        (A, B, 120, 1),
+        (A, A, 130, 1),
+        (A, A, 131, 1),
+        (A, A, 170, 1),
     ],
 }
 
@@ -126,7 +147,8 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     site.publish(B, "--wait")
 
     frame = f'\n  File "b.py", line {"9" * 5_000}\n'
-    other = STACK.replace("lost", f"gone\x1b[31m{frame}" + "\n" * 500_000 + "x")
+    end = "\n" * 500_000 + "x" * 300_000
+    other = STACK.replace("lost", f"gone\x1b[31m{frame}{end}")
     meanwhile(airflow, lambda: airflow.break_file("b.py", other))
     airflow.show("a", make_release(C).revision)
     ran = site.refuses("import_errors", C, "--wait", code=4)
@@ -158,6 +180,95 @@ def test_an_error_of_a_file_as_it_was_before_the_release_does_not_count(
     site.succeed("wait")
 
 
+def test_an_old_error_of_a_file_that_nobody_reads_again_is_not_of_the_release(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.is_parsing = False
+    airflow.show("a", revision)
+    airflow.break_file("b.py", STACK)
+
+    fixed = {**A, "b.py": b"fixed"}
+    ran = site.refuses("release_not_live", fixed, "--wait", "--timeout", "6s")
+
+    assert "import lost" in ran.err
+
+
+def test_a_new_file_must_have_a_dag_or_an_import_error(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    """Unless the folder's `.airflowignore` excludes it."""
+    dag = b"with DAG('new'): pass"
+    files = {"left.py": dag, ".airflowignore": b"left.py", "new.py": dag, "old.py": dag}
+    published = make_release(files).revision
+    airflow.show("a", published)
+    airflow.show("old", published)
+
+    ran = site.refuses("release_not_live", files, "--wait", "--timeout", "8s")
+    assert ["new.py"] == [one["path"] for one in ran.facts()["problems"]]
+
+    site.publish(A)
+    airflow.break_file("new.py", STACK)
+    site.refuses("import_errors", files, "--wait", "--timeout", "20s", code=4)
+
+    site.publish(A)
+    airflow.errors.clear()
+    meanwhile(airflow, lambda: airflow.show("new", published))
+    site.publish(files, "--wait")
+
+
+def test_an_outage_of_the_store_is_waited_out(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", revision)
+    outage = says(503)
+    meanwhile(airflow, lambda: site.s3.inject(outage, of("/current.json"), times=6))
+
+    site.succeed("wait")
+
+
+def test_says_how_many_files_of_a_large_folder_could_not_be_compared_in_time(
+    site: Site, airflow: FakeAirflow
+) -> None:
+    site.environment |= airflow.settings() | {"AWS_BUCKET": ""}
+    text = "with DAG('x'): pass"
+    names = [f"dag{number}" for number in range(20)]
+    write_files(site.dags, {f"{name}.py": text.encode() for name in names})
+    for name in names:
+        airflow.show(name, None)
+        airflow.sources[name] = text
+
+    ran = site.fails("release_not_live", "wait", site.dags, "--timeout", "8s")
+
+    assert 0 < len(ran.facts()["problems"]) < len(names)
+
+
+def test_the_time_ends_although_python_drops_the_signal_in_a_finalizer() -> None:
+    program = """if True:
+        import time, weakref
+        from s3_sync.publisher import wait
+        one = {1}
+        kept = weakref.ref(one, lambda _: time.sleep(60))
+        with wait._at_most(1, None):
+            del one
+            time.sleep(60)
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_the_rows_of_a_bundle_have_a_limit(
+    airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airflow_api, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(airflow_api, "ROWS_LIMIT", 1)
+    for name in "ab":
+        airflow.show(name, None)
+    api = airflow_api.Api(airflow.settings(), "dags", print)
+    api.log_in()
+
+    with pytest.raises(ValueError, match="too many rows"):
+        api.rows("dags?", "dags", "")
+
+
 def test_says_what_to_look_at_if_a_release_is_stuck(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
@@ -173,7 +284,7 @@ def test_says_what_to_look_at_if_a_release_is_stuck(
 
     ran = site.refuses("release_not_live", B, "--wait", "--timeout", "8s")
 
-    assert "SidecarDagBundle" in ran.err and "no DAG of the bundle has it" in ran.err
+    assert "SidecarDagBundle" in ran.err and "a.py: is not in Airflow" in ran.err
     assert "does not answer: 429" in ran.err
     assert 2 == len(airflow.seen(of("/dags")))
     assert B == site.current()
@@ -215,8 +326,16 @@ ODD = {
                     "airflow_unsupported", "'bundle_name'"),
     "no sources": ("/dagSources/a", says(403), "airflow_denied",
                    "`can read on DAG Code`"),
-    "no end": ("/dags", says(200, b'{"dags": [{}], "total_entries": 2000000}'),
+    "no end": ("/dags", page({"bundle_name": "x"}, total=2_000_000),
                "airflow_unreachable", "in time"),
+    "large page": ("/dags", page(*[{"bundle_name": "x"}] * 101),
+                   "airflow_unsupported", "too many rows"),
+    "long row": ("/dags", page({"bundle_name": "x" * 9_000_000}),
+                 "airflow_unreachable", "200"),
+    "odd token": ("/auth/token", says_json(201, {"access_token": f"{TOKEN}\n"}),
+                  "airflow_unsupported", "access_token"),
+    "echo": ("/dags", says_json(401, {"detail": [TOKEN, USER["password"]]}),
+             "airflow_denied", "***"),
     "drip": ("/dags", drip(1, 0.5), "airflow_unreachable", "in time"),
     "outage": ("/dags", Exchange.reset, "airflow_unreachable", "does not answer"),
 }  # fmt: skip
@@ -234,7 +353,8 @@ def test_an_answer_that_is_of_no_use_is_one_clear_error_without_the_token(
     ran = site.fails(reason, "wait", *what, "--timeout", "7s")
 
     assert said in ran.err and ran.err.count("\n") <= 3, ran
-    assert TOKEN not in ran.out + ran.err
+    for secret in (TOKEN, USER["password"]):
+        assert secret not in ran.out + ran.err
     assert "Traceback" not in ran.err
 
 
@@ -296,9 +416,9 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
         airflow.sources[name] = "old"
     airflow.break_file("new.py", STACK)
 
-    ran = site.fails("import_errors", *words, "--timeout", "9s", code=4)
+    ran = site.fails("release_not_live", *words, "--timeout", "9s")
     behind = [one["path"] for one in ran.facts()["problems"]]
-    assert ["new.py", "a.py", "gone.py", "new.py", "sdk.py", "typed.py"] == behind
+    assert ["new.py", "a.py", "gone.py", "sdk.py", "typed.py"] == behind
 
     del airflow.dags["gone"]
     for name in ("new", "sdk", "typed"):
