@@ -27,8 +27,6 @@ BUSY = {429, 500, 502, 503, 504}
 ANSWER_LIMIT_BYTES = 1 << 23
 # The default of [api] maximum_page_limit.
 PAGE_ROWS = 100
-# Of one bundle.
-ROWS_LIMIT = 20_000
 UNSUPPORTED = (
     "airflow_unsupported",
     "Waiting needs Airflow 3.1 or later, and as AIRFLOW_API_URL what precedes its /api/v2.",
@@ -126,7 +124,7 @@ class Api:
             page = answer[name]
             offset += len(page)
             rows += [row for row in page if row["bundle_name"] == self._bundle]
-            if len(page) > PAGE_ROWS or len(rows) > ROWS_LIMIT:
+            if len(page) > PAGE_ROWS:
                 raise ValueError("too many rows")
             if not page or offset >= answer["total_entries"]:
                 return rows

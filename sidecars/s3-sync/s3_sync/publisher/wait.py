@@ -31,7 +31,7 @@ from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import read_existing
 from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report, show
-from s3_sync.reasons import S3Error, concerns
+from s3_sync.reasons import S3Error
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding
 
@@ -79,7 +79,7 @@ class Release:
         self, rows: Sequence[Row], broken: Set[str], lacks: list[Finding]
     ) -> None:
         """
-        Add which files with a DAG do not show it, or why that is not known.
+        Add which files with a DAG do not show it.
 
         Args:
             broken: Files that cannot have a DAG, because of an import error.
@@ -87,13 +87,7 @@ class Release:
         Raises:
             S3Error: Meanwhile, another release was made current.
         """
-        try:
-            now = read_existing(self._store)
-        except S3Error as error:
-            if concerns(error.reason) != "request":
-                raise
-            lacks.append(Finding("", None, error.message))
-            return
+        now = read_existing(self._store)
         if now.names["current"] != self.name:
             raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
         versions = dict.fromkeys(self._dags)
@@ -147,18 +141,17 @@ class Folder:
                 request a second, this may outlast the timeout.
         """
         dags = {row["relative_fileloc"]: row["dag_id"] for row in rows}
-        needed = self.dags() - broken
-        self.unproven: list[str] = []
-        for path in sorted((dags.keys() | self._sources.keys()) - self._same):
-            must_be_there = path in needed
-            if path in dags:
-                must_be_there = not (
-                    path.startswith(self._left_out) or ".zip/" in f"{path}/"
-                )
-            if must_be_there:
-                lacks.append(Finding(path, None, "is not in Airflow as it is here"))
-            else:
-                self.unproven.append(path)
+        must_show = {*dags, *(self.dags() - broken)}
+        must_show -= {
+            path
+            for path in dags
+            if path.startswith(self._left_out) or ".zip/" in f"{path}/"
+        }
+        self.unproven = sorted({*dags, *self._sources} - must_show)
+        lacks += [
+            Finding(path, None, "is not in Airflow as it is here")
+            for path in sorted(must_show - self._same)
+        ]
         for lack in [one for one in lacks if one.path in dags]:
             ours = self._sources.get(lack.path, "").splitlines()
             if self._api.source(dags[lack.path]) == ours:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +91,13 @@ def many(path: Path) -> None:
         path.with_name(f"link{number}").symlink_to(path.name)
 
 
-def doubling(path: Path) -> None:
+def links(path: Path) -> None:
     """
-    2^30 paths: each folder has two links to the next one.
+    As many links to a folder as it has empty folders.
     """
-    folders = [path.with_name(f"d{number}") for number in range(30)]
-    for folder in folders:
-        folder.mkdir()
-    for folder, after in pairwise(folders):
-        for name in "ab":
-            (folder / name).symlink_to(f"../{after.name}")
+    for number in range(110):
+        (path / str(number)).mkdir(parents=True)
+        path.with_name(f"link{number}").symlink_to(path.name)
 
 
 ODD: dict[str, Any] = {
@@ -109,7 +105,7 @@ ODD: dict[str, Any] = {
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
     "many": (many, "release_too_large", "or 2147483648 bytes"),
-    "doubling": (doubling, "release_too_large", "is one of over 10000 folders"),
+    "links": (links, "release_too_large", "is one of over 10000 folders"),
     "ours": (lambda path: path.with_name(".s3-sync").mkdir(), "name_refused", "reserved"),
     "empty": (lambda path: path.with_name("a.py").rename(path.with_name("a.pyc")), "folder_empty",
               "no files to release (1 left out)"),
