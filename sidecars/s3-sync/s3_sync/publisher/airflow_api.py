@@ -87,7 +87,6 @@ class Api:
             what = "must be the http(s) URL of Airflow, without user and password"
             raise SettingsError([Problem("AIRFLOW_API_URL", None, what)])
         self._token = token if TOKEN.fullmatch(token) else ""
-        self._password = password
         if not (self._token or (user and password)):
             what = (
                 "must be a token; or set AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD"
@@ -107,7 +106,6 @@ class Api:
         token = self._token or self.ask("/auth/token", body=self._login)["access_token"]
         if not TOKEN.fullmatch(token):
             raise ValueError("access_token")
-        self._token = token
         self._headers["Authorization"] = f"Bearer {token}"
 
     def rows(self, path: str, name: str, right: str) -> list[Row]:
@@ -126,7 +124,7 @@ class Api:
             rows += [row for row in page if row["bundle_name"] == self._bundle]
             if len(page) > PAGE_ROWS:
                 raise ValueError("too many rows")
-            if not page or offset >= answer["total_entries"]:
+            if offset >= answer["total_entries"]:
                 return rows
 
     def source(self, dag_id: str) -> list[str]:
@@ -144,16 +142,12 @@ class Api:
         status, text = self._send(path, body)
         if status == 404 and "/dagSources/" in path:
             return {"content": ""}  # the DAG has gone since it was listed
-        said: Any = {}
         with suppress(ValueError, RecursionError):
-            said = json.loads(text)
-        if status < 300 and said != {}:
-            return said
+            if status < 300:
+                return json.loads(text)
+        # Without what it says: that may repeat the token or the password.
         reason, advice = REFUSED.get(status, OTHER)
         what = f"{self.url} answers {path} with {status}"
-        if isinstance(said, dict) and body is None:  # else it may repeat the password
-            detail = str(said.get("detail", "")).replace(self._token, "***")
-            what += f" {detail.replace(self._password or self._token, '***'):.300}"
         raise SidecarError(reason, what, advice.format(right))
 
     def _send(self, path: str, body: Any) -> tuple[int, bytes]:

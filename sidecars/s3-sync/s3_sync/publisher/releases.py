@@ -61,7 +61,7 @@ class Report(NamedTuple):
     failure: SidecarError | None = None
 
 
-def write(stream: Any, *lines: str, begin: str = "", end: str = "\n") -> None:
+def write(stream: Any, *lines: str) -> None:
     """
     Write lines to an output; to a full disk, nothing, also at the end of the process:
     the exit code says what was done.
@@ -69,7 +69,7 @@ def write(stream: Any, *lines: str, begin: str = "", end: str = "\n") -> None:
     try:
         stream.reconfigure(errors="backslashreplace")
         for line in lines:
-            stream.write(f"{begin}{printable(line)}{end}")
+            stream.write(f"{printable(line)}\n")
         stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -78,16 +78,9 @@ def write(stream: Any, *lines: str, begin: str = "", end: str = "\n") -> None:
 @lru_cache(maxsize=1)  # what it shows already is not shown again
 def show(text: str) -> None:
     """
-    Show progress on standard error: one line that changes on a terminal, else one for
-    each change.
-
-    Args:
-        text: What is waited for; empty: nothing more.
+    Show what is waited for, on standard error: one line for each change.
     """
-    if sys.stderr.isatty():
-        write(sys.stderr, printable(text)[:79], begin="\r\x1b[K", end="")
-    elif text:
-        write(sys.stderr, text)
+    write(sys.stderr, text)
 
 
 def size_text(size_bytes: int) -> str:

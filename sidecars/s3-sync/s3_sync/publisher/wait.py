@@ -271,7 +271,6 @@ def _at_most(seconds: float, api: Api) -> Iterator[None]:
         ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        show("")
 
 
 def _errors(api: Api) -> dict[Fault, Row]:
