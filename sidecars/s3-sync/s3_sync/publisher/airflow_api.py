@@ -147,8 +147,11 @@ class Api:
                 return json.loads(text)
         # Without what it says: that may repeat the token or the password.
         reason, advice = REFUSED.get(status, OTHER)
-        what = f"{self.url} answers {path} with {status}"
-        raise SidecarError(reason, what, advice.format(right))
+        raise SidecarError(
+            reason,
+            f"{self.url} answers {path} with {status}",
+            advice.format(right),
+        )
 
     def _send(self, path: str, body: Any) -> tuple[int, bytes]:
         """

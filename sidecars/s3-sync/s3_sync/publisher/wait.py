@@ -70,7 +70,7 @@ class Release:
 
     unproven = ()  # each DAG shows it
 
-    def __init__(self, store: Store, dags: Set[str] = frozenset()) -> None:
+    def __init__(self, store: Store, dags: Set[str]) -> None:
         self._store = store
         self._dags = dags
         self.name = read_existing(store).names["current"]
@@ -190,6 +190,7 @@ def wait(
         SidecarError: Airflow or the store gives no usable answer, or another release
             was made current meanwhile.
     """
+    name = short(wanted.name)
     first = None
     lacks: list[Finding] = []
     is_broken = False
@@ -238,14 +239,14 @@ def wait(
                     "dags": [row["dag_id"] for row in rows],
                     "unproven": wanted.unproven,
                 }
-                lines = [f"Live: Airflow runs {short(wanted.name)}, DAGs: {len(rows)}"]
+                lines = [f"Live: Airflow runs {name}, DAGs: {len(rows)}"]
                 if wanted.unproven:
                     lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
                 return Report(lines, {"airflow": facts})
-            show(f"Airflow does not run {short(wanted.name)} yet; behind: {len(lacks)}")
+            show(f"Airflow does not run {name} yet; behind: {len(lacks)}")
     if first is None:
         raise SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
-    raise _lack_of(short(wanted.name), lacks, errors.values(), is_broken)
+    raise _lack_of(name, lacks, errors.values(), is_broken)
 
 
 @contextmanager
@@ -333,5 +334,6 @@ def _ended(row: Row) -> float:
     """
     Return when the result of a file's last parse was stored, by Airflow's clock.
     """
-    ended = datetime.fromisoformat(row["last_parsed_time"] or "1970-01-01T00:00:00Z")
-    return ended.timestamp()
+    return datetime.fromisoformat(
+        row["last_parsed_time"] or "1970-01-01T00:00:00Z"
+    ).timestamp()
