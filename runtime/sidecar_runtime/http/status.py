@@ -111,7 +111,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     published.
     """
     name = _text(facts["sidecar"])
-    pod = [str(text) for text in facts["pod"].values() if text]
+    pod = [text for text in facts["pod"].values() if text]
     bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
     is_calm = facts["ready"] and facts["reason"] in CALM
     if facts["consecutive_failures"]:
@@ -219,7 +219,7 @@ def _history(cycles: list[dict[str, Any]]) -> str:
             for name, cell in _pairs(dict(more))
             if cell not in ("", "0")
         ]
-        mark = " class=bad" if cycle["result"] in ("failed", "partial") else ""
+        mark = " class=bad" if result in ("failed", "partial") else ""
         rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
         rows += f"<td>{', '.join(details)}"
     return f"<table>{rows}</table>"

@@ -170,15 +170,16 @@ class Logins:
             SidecarError: A secret cannot be read, or is not one.
             CycleAbandoned: The fence was revoked.
         """
-        access = Access([], self._options.repo)
+        repo = self._options.repo
+        server = server_of(repo)
+        access = Access([], repo)
         with _explained(f"cannot write to {self.folder}"):
             self._add_ssh(access)
         pairs = list(self._pairs())
-        repo = self._options.repo
-        is_given = any(server_of(url) == server_of(repo) for url, *_ in pairs)
+        is_given = any(server_of(url) == server for url, *_ in pairs)
         if self._options.askpass_url and not is_given:
             self._said = self._said or self._ask()
-            pairs.append((server_of(repo), *self._said, "GITSYNC_ASKPASS_URL"))
+            pairs.append((server, *self._said, "GITSYNC_ASKPASS_URL"))
             is_given = True
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the
@@ -187,7 +188,7 @@ class Logins:
                 f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
             )
             access.configs.append(("credential.helper", store))
-            access.sent.append(Sent(server_of(repo), "the token of the GitHub App"))
+            access.sent.append(Sent(server, "the token of the GitHub App"))
         _add_pairs(access, pairs)
         if self._signs and not is_given:
             self._sign(access, fence)

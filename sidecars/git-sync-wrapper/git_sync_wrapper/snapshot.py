@@ -29,7 +29,12 @@ from sidecar_runtime.volume.files import (
     write_file,
 )
 from sidecar_runtime.volume.own import walk, write_own
-from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
+from sidecar_runtime.volume.snapshots import (
+    FOLDER_MODE,
+    OLD_FILE,
+    link_file,
+    opened,
+)
 
 RECORD = "published.json"
 # What a record of the same commit keeps.
@@ -43,7 +48,6 @@ FACTS = (
 )
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
-FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 CHUNK_BYTES = 1 << 15
 LIST_BYTES = 64 << 20
 """The limit of a list, enough for 350,000 files; larger lists are not used."""
@@ -221,8 +225,8 @@ def _is_equal(
         if stat.S_ISLNK(mine.st_mode):
             return os.readlink(name, dir_fd=folder) == os.readlink(path, dir_fd=shown)
         with (
-            opened(name, folder, FILE_FLAGS) as one,
-            opened(path, shown, FILE_FLAGS) as other,
+            opened(name, folder, OLD_FILE) as one,
+            opened(path, shown, OLD_FILE) as other,
         ):
             while (chunk := os.read(one, CHUNK_BYTES)) == os.read(other, CHUNK_BYTES):
                 if len(chunk) < CHUNK_BYTES:

@@ -43,7 +43,6 @@ class Settings(CommonSettings):
     roles: str | None = setting(
         "ROLES",
         absolute_path,
-        allowed="an absolute path",
         text="A YAML file of roles with their permissions and DAGs, read each cycle. The sidecar "
         "creates and grants what it lists, and removes nothing. Unset: only Airflow's own rules.",
     )
