@@ -193,13 +193,6 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
     )
 
 
-def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
-    """
-    Return the full names of all variables that a settings class reads.
-    """
-    return frozenset(spec.variable for spec in specs_of(cls, prefix).values())
-
-
 def load(
     cls: type[T],
     prefix: str,
@@ -232,7 +225,7 @@ def load(
             with the prefix that resembles a setting is one of them.
     """
     specs = specs_of(cls, prefix)
-    names = names_of(cls, prefix)
+    names = {spec.variable for spec in specs.values()}
     given = {name: text.strip() for name, text in environ.items() if text.strip()}
     retired = {prefix + name: text for name, text in (_GONE | dict(gone)).items()}
     problems = [Problem(n, given[n], retired[n]) for n in retired if n in given]

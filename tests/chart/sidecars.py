@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from sidecar_runtime.errors import SettingsError
-from sidecar_runtime.settings import names_of
+from tests.support.ledger.documented import names_of
 
 Values = dict[str, Any]
 

@@ -18,9 +18,13 @@ from docs.__main__ import (
 )
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime import __version__
-from sidecar_runtime.settings import names_of
 from tests import ROOT
-from tests.support.ledger.documented import first_column, metric_tables, section
+from tests.support.ledger.documented import (
+    first_column,
+    metric_tables,
+    names_of,
+    section,
+)
 
 DOCUMENTS = sorted(
     path

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from docs.__main__ import SHARED_REASONS, metrics, shared_metrics
 from docs.sidecars import SIDECARS, Documented
 from s3_sync.publisher import cli
-from sidecar_runtime.settings import names_of
+from sidecar_runtime.settings import specs_of
 from tests import ROOT
 
 ANY = "every sidecar"
@@ -25,6 +25,13 @@ COMMANDS = {
     "kerberos": ("check", "check --consumer"),
     "sync-perm": ("check", "diff"),
 }
+
+
+def names_of(settings: type[object], prefix: str) -> set[str]:
+    """
+    Return the full names of all variables that a settings class reads.
+    """
+    return {spec.variable for spec in specs_of(settings, prefix).values()}
 
 
 class Name(NamedTuple):
