@@ -214,11 +214,11 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
 
 def complaints(pod: Values) -> list[str]:
     """
-    Run every check on the specification of a pod with a sidecar.
+    Run every check on the specification of a pod with a sidecar; that of the keytab is
+    for all pods.
     """
     return [
         *volume_complaints(pod),
-        *keytab_complaints(pod),
         *restricted_complaints(pod, only=set(SIDECARS)),
         *sharing_complaints(pod),
         *sidecar_complaints(pod),

@@ -55,14 +55,13 @@ def test_airflow_reads_where_a_pod_of_its_own_writes(name: str) -> None:
         if one["kind"] == "PersistentVolumeClaim"
     }
     claim = others[-1]["metadata"]["name"]
-    writes = [one.get("persistentVolumeClaim") for one in pod["volumes"]]
-    reads = [one.get("persistentVolumeClaim") for one in values["volumes"]]
+    written_to = {"claimName": claim}
 
     assert {deployment["metadata"]["namespace"], "airflow"} == claims.keys()
     assert sorted(claims.values()) == sorted(volumes)
     assert 1 == len({*volumes.values()})
-    assert {"claimName": claim} in writes
-    assert {"claimName": claim, "readOnly": True} in reads
+    for spec, mount in ((pod, written_to), (values, {**written_to, "readOnly": True})):
+        assert mount in [one.get("persistentVolumeClaim") for one in spec["volumes"]]
     assert "keytab" not in str(values)
     if name == "shared-ticket":
         assert read["KRB5CCNAME"] == f"FILE:{written['KERBEROS_CCACHE']}"

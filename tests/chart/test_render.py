@@ -83,9 +83,7 @@ def test_pods_pass_every_check(stack: Stack) -> None:
     for pod in rendered_pods(stack):
         spec = pod["spec"]
         found = (
-            pods.complaints(spec)
-            if pods.kinds(spec)
-            else [*pods.volume_complaints(spec)]
+            pods.complaints(spec) if pods.kinds(spec) else pods.volume_complaints(spec)
         )
         assert [] == [*found, *pods.keytab_complaints(spec)]
 

@@ -26,7 +26,6 @@ def test_polls_are_not_too_close_and_a_cycle_may_take_longer_than_git_sync() -> 
     [
         (["--version"], {}, 0, "git-sync-wrapper "),
         (["--help"], {}, 0, "GIT_SYNC_WRAPPER_FSYNC"),
-        (["check", "--help"], {}, 0, "GIT_SYNC_WRAPPER_FSYNC"),
         (["--man"], {}, 0, "GIT_SYNC_WRAPPER_FSYNC"),
         (["chek"], REPO, 2, '"chek", "problem": "is neither check'),
         (["check"], {"GITSYNC_REPO": "https://h/x?t=hush"}, 2, "or set GITSYNC_USER"),

@@ -97,7 +97,6 @@ def test_disconnects_a_client_that_sends_no_complete_request(
     [
         b"\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
-        b"GET\r\n\r\n",
         b"GET /healthz\r\n\r\n",
         b"GET /healthz HTTP/9.9\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -165,7 +164,6 @@ def test_a_burst_of_silent_clients_does_not_push_out_a_probe_that_was_sent(
         server.may_answer.set()
 
         assert read_all(probe).startswith(b"HTTP/1.1 200 ")
-        assert read_all(first).startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_answer_of_any_size_arrives_and_delays_no_other_client(

@@ -12,7 +12,6 @@ PROXY = "http://proxy.example:3128"
 @pytest.mark.parametrize(
     ("scheme", "environ", "proxy"),
     [
-        ("https", {"HTTPS_PROXY": PROXY}, PROXY),
         ("https", {"https_proxy": "http://other:1", "HTTPS_PROXY": PROXY}, "http://other:1"),
         ("https", {"https_proxy": "", "HTTPS_PROXY": PROXY}, PROXY),
         ("https", {"HTTPS_PROXY": "user:pw@proxy.example:3128"}, "http://user:pw@proxy.example:3128"),

@@ -174,7 +174,7 @@ def test_only_a_value_that_is_a_whole_url_becomes_a_link(
 def test_links_lead_only_where_the_build_says(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    health.record(Outcome("failed", why=SidecarError("access_denied", "may not")), 0.1)
+    health.record(FAILED, 0.1)
     nowhere = page(status(ABOUT, health, READY)).decode()
     monkeypatch.setattr(
         "sidecar_runtime.http.status.DOCS", "https://git.example.com/us/blob/1/"
@@ -192,11 +192,10 @@ def test_links_lead_only_where_the_build_says(
 def test_json_has_the_documented_keys(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = SidecarError("access_denied", "may not", "allow it")
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.125)
     health.record(Outcome("changed", "r1", {"files": 3}), 0.125)
     monkeypatch.setattr("time.time", lambda: 1_700_000_010.5)
-    health.record(Outcome("failed", why=problem), 0.5)
+    health.record(FAILED, 0.5)
     health.expect_cycle(12.34, 0)
 
     facts = json.loads(json.dumps(status(ABOUT, health, READY)))
