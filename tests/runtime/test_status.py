@@ -41,6 +41,13 @@ def health(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Health:
     return Health()
 
 
+def shown(health: Health, sidecar: Script = READY) -> str:
+    """
+    Return the status page.
+    """
+    return page(status(ABOUT, health, sidecar)).decode()
+
+
 def results(health: Health) -> list[Result]:
     return [cycle.outcome.result for cycle in health.cycles]
 
@@ -99,10 +106,10 @@ def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) 
     for name in ("", "f" * 64, revision, revision):
         metrics.show_readiness(is_ready=True, revision=name)
     metrics.failures("caf\udce9").inc()
-    shown = metrics.answer()[0].decode()
-    assert 1 == shown.count("sidecar_published_info{")
-    assert 'revision="0123456789ab"' in shown
-    assert r'reason="caf\\udce9"' in shown, "a name that is not UTF-8 is escaped"
+    told = metrics.answer()[0].decode()
+    assert 1 == told.count("sidecar_published_info{")
+    assert 'revision="0123456789ab"' in told
+    assert r'reason="caf\\udce9"' in told, "a name that is not UTF-8 is escaped"
 
     metrics.show_readiness(is_ready=False, revision="")
     assert b"sidecar_published_info{" not in metrics.answer()[0]
@@ -142,7 +149,7 @@ def test_all_facts_are_html_escaped(health: Health) -> None:
 
 
 def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) -> None:
-    html = page(status(ABOUT, health, READY)).decode()
+    html = shown(health)
 
     (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -165,22 +172,22 @@ def test_only_a_value_that_is_a_whole_url_becomes_a_link(
 ) -> None:
     links = re.findall(
         r"<td><a href='([^']*)' rel=noreferrer>([^<]*)</a>",
-        page(status(ABOUT, health, Script(details={"ci_url": text}))).decode(),
+        shown(health, Script(details={"ci_url": text})),
     )
-    shown = text.replace("&", "&amp;")
-    assert ([(shown, shown)] if is_link else []) == links
+    escaped = text.replace("&", "&amp;")
+    assert ([(escaped, escaped)] if is_link else []) == links
 
 
 def test_links_lead_only_where_the_build_says(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health.record(FAILED, 0.1)
-    nowhere = page(status(ABOUT, health, READY)).decode()
+    nowhere = shown(health)
     monkeypatch.setattr(
         "sidecar_runtime.http.status.DOCS", "https://git.example.com/us/blob/1/"
     )
 
-    html = page(status(ABOUT, health, READY)).decode()
+    html = shown(health)
 
     assert "href" not in nowhere
     assert {"git.example.com"} == {*re.findall(r"href='https://([^/']+)/", html)}
@@ -268,10 +275,10 @@ def test_a_standby_is_marked_red_only_while_consumers_lack_something(
     problem = None if is_ready else SidecarError("nothing_published", "nothing yet")
     health.record(WAITING, 0.1)
 
-    html = page(status(ABOUT, health, Script(ready=Readiness("r1", 1.0, problem))))
+    html = shown(health, Script(ready=Readiness("r1", 1.0, problem)))
 
-    assert (b"class=bad" not in html) is is_ready
-    assert b"pid 7 on other-pod holds the lock" in html
+    assert ("class=bad" not in html) is is_ready
+    assert "pid 7 on other-pod holds the lock" in html
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
