@@ -9,6 +9,7 @@ import random
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -184,6 +185,17 @@ def test_a_server_that_ignores_ranges_is_named_and_no_bundle_is_called_corrupt(
 
     assert "answer_foreign" == failed.reason
     assert "the whole object" in failed.message
+
+
+def test_a_part_that_a_server_sends_with_200_is_taken(
+    s3: FakeS3, process: Process
+) -> None:
+    """As `rclone serve s3` does."""
+    Shelf(s3).publish({"a.py": b"1"})
+    s3.inject(lambda one: one.send(replace(one.good(), status=200)), is_bundle)
+    process.start(KEYS | RELEASE)
+
+    assert "changed" == process.cycle().result
 
 
 # --- other people's volumes

@@ -257,7 +257,9 @@ class Connection(asyncio.BufferedProtocol):
         )
         if not has_end and is_success:
             raise WireError("server_error", "the response does not declare its length")
-        if exchange.is_part and status == 200:
+        # Some stores, such as rclone's, serve a part with 200.
+        is_whole = status == 200 and "content-range" not in headers
+        if exchange.is_part and is_whole:
             raise WireError(
                 "answer_foreign",
                 "the server sent the whole object, not the part that was asked for",
