@@ -20,7 +20,6 @@ from typing import IO
 
 from sidecar_runtime.errors import explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, opened
 
 TICK_SECONDS = 0.2
 # A program closes its output a moment before it ends; what does so earlier, such as a
@@ -269,6 +268,8 @@ def _reap_strays() -> None:
 
 # --- the private folder
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
 
 class PrivateFolder:
     """
@@ -288,7 +289,7 @@ class PrivateFolder:
                 _remove_leftover(path)
         # An unpredictable name, so no other process can take it first.
         new = tempfile.mkdtemp(prefix=".", dir=parent)
-        self._lock = os.open(new, FOLDER_FLAGS)
+        self._lock = os.open(new, _FOLDER)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Renamed once it is locked: until then, a process that starts now would remove
         # it.
@@ -315,7 +316,10 @@ def parent_folder() -> str:
 
 
 def _remove_leftover(path: str) -> None:
-    with opened(path) as lock:
+    lock = os.open(path, _FOLDER)
+    try:
         if os.fstat(lock).st_uid == os.getuid():
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
