@@ -294,6 +294,19 @@ def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
     assert "Read-only" in raised(SidecarError, process.cycle).message
 
 
+def test_a_repair_that_the_volume_may_not_keep_is_told_though_nothing_is_left_to_do(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = synced(s3, process, KEYS)
+    process.stop()
+    (shown / NAMES[1]).unlink()
+    process.start(KEYS | {"S3_SYNC_FSYNC": "true"})
+    lost = OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr("s3_sync.tree.sync_folder", Mock(side_effect=lost))
+
+    assert "Input/output" in raised(SidecarError, process.cycle).message
+
+
 def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_waits(
     s3: FakeS3, process: Process
 ) -> None:
