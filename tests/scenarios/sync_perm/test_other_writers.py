@@ -71,9 +71,8 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     wait_until_blocked(database)
     # Airflow 2 leaves a row without a resource, and a permission less
     other.execute("COMMIT")
-    daemon.wait_until_good()
     # which Airflow cleans up later: a pass that does so and fails has written something
-    wait_until(lambda: "yet to judge" not in daemon.shortfall(), "judged", PASS_SECONDS)
+    daemon.wait_until_judged()
 
     assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
     first, middle, last = (

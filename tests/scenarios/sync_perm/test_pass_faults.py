@@ -153,7 +153,7 @@ def test_rows_that_another_process_undoes_are_named_and_not_fought_over(
 ) -> None:
     daemon = begin(unsynced)
     for _ in range(2):
-        daemon.wait_until_good()
+        daemon.wait_until_judged()
         revoke(unsynced, "team", "can_read", "Website")
         wait_until_synced(unsynced)
 

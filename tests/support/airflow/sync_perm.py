@@ -13,6 +13,7 @@ from typing import Any, Self
 from tests.support.airflow.installed import Airflow
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.ledger.seen import Witness
+from tests.support.waiting import wait_until
 
 SYNC_PERM = VENV_BIN / "sync-perm"
 POLL_SECONDS = 0.5
@@ -73,6 +74,18 @@ class SyncPerm(SidecarProcess):
         Return what `/readyz` says is left although it is ready.
         """
         return str(self.get("/readyz").json()["shortfall"])
+
+    def wait_until_judged(self) -> None:
+        """
+        Wait until the permissions are correct, and Airflow has judged each change.
+
+        Ready alone is not enough for a test that changes rows next: they could change
+        under a pass, whose two looks would then be the same.
+        """
+        self.wait_until_good()
+        wait_until(
+            lambda: "yet to judge" not in self.shortfall(), "judged", PASS_SECONDS
+        )
 
     def wait_for_pass(self, after: int = 0, **match: Any) -> Event:
         """
