@@ -20,12 +20,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
 
 from sidecar_runtime import HEEDED
-from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Standing
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.rate_limit import RateLimit
 from sidecar_runtime.settings import CommonSettings
 
 STACK_CALLS = 20
@@ -137,7 +137,7 @@ class Worker:
 
     Args:
         report: Called in the thread at the end of a cycle.
-        allowance: How many cycles may start because somebody asks for them.
+        rate_limit: How many cycles may start because somebody asks for them.
 
     Raises:
         RuntimeError: No thread can be started.
@@ -147,11 +147,11 @@ class Worker:
         self,
         begin: Callable[[], Session],
         report: Callable[[Finished], object],
-        allowance: Allowance,
+        rate_limit: RateLimit,
     ) -> None:
         self._begin = begin
         self._report = report
-        self.allowance = allowance
+        self.rate_limit = rate_limit
         self.durations = deque[float](maxlen=10)
         """The seconds that the last cycles took."""
         self.late: SidecarError
@@ -230,8 +230,8 @@ class Loop:
         self._health = health
         self._metrics = metrics
         self._events: SimpleQueue[Event] = SimpleQueue()
-        allowance = Allowance(self.pace.asked_burst, self.pace.asked_seconds)
-        self._worker = Worker(sidecar.begin, self._report, allowance)
+        rate_limit = RateLimit(self.pace.asked_burst, self.pace.asked_seconds)
+        self._worker = Worker(sidecar.begin, self._report, rate_limit)
         self._due = 0.0
         self._scheduler: Any = None
         if not settings.one_shot:
@@ -321,13 +321,13 @@ class Loop:
             case Finished(fence, end) if (
                 isinstance(state, Running) and fence is state.fence
             ):
-                self._conclude(end)  # it was not abandoned
+                self._end_or_rest(end)  # it was not abandoned
             case Finished() if isinstance(state, Idle):
                 self._ask("wake")  # it has returned at last
 
     def _ask(self, asker: Event) -> None:
         """
-        Start a cycle as soon as the allowance permits, or right after the running one.
+        Start a cycle as soon as the rate limit permits, or right after the running one.
 
         Whoever asks without end, as a task can at s3-sync's socket, gets a cycle in
         ``asked_seconds``, and its source no more requests than that.
@@ -341,7 +341,7 @@ class Loop:
         elif isinstance(state, Idle) and (asker == signal.SIGHUP or not is_bug):
             if state.asker == signal.SIGHUP:
                 asker = state.asker
-            at = time.monotonic() + self._worker.allowance.wait_seconds
+            at = time.monotonic() + self._worker.rate_limit.wait_seconds
             if self._worker.is_busy:  # an abandoned cycle: its end asks again
                 at = state.until
             self._state = state._replace(until=min(state.until, at), asker=asker)
@@ -351,7 +351,7 @@ class Loop:
         Start a cycle; while an abandoned one hangs, note that none can.
         """
         if asker is not None:
-            self._worker.allowance.use()
+            self._worker.rate_limit.use()
         is_asked_for = asker == signal.SIGHUP
         is_stuck = self._worker.is_busy
         fence = Fence(is_asked_for=is_asked_for)
@@ -372,7 +372,7 @@ class Loop:
             self._worker.start(fence)
         except SidecarError as error:
             error.retry_after_seconds = self.pace.stuck_seconds
-            self._conclude(error)
+            self._end_or_rest(error)
 
     def _tell_slow(self, state: Running) -> None:
         """
@@ -410,9 +410,9 @@ class Loop:
         log.warning("cycle_abandoned", stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
         fence.revoke()
-        self._conclude(self._worker.late)
+        self._end_or_rest(self._worker.late)
 
-    def _conclude(self, end: Outcome | BaseException) -> None:
+    def _end_or_rest(self, end: Outcome | BaseException) -> None:
         """
         Record the end of a cycle; decide when the next one starts, or that the process
         ends.
@@ -420,7 +420,7 @@ class Loop:
         assert isinstance(self._state, Running)
         again = self._state.again
         seconds = time.monotonic() - self._state.started_at
-        self._tell_end(self._health.slow)
+        self._tell_reason_over(self._health.slow)
         self._health.slow = Standing()
         if isinstance(end, Outcome):
             self._record_success(
@@ -571,7 +571,7 @@ class Loop:
         before = health.standing
         health.record(outcome, seconds)
         if before.why and before.why.reason != outcome.reason:
-            self._tell_end(before)
+            self._tell_reason_over(before)
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(health.standing.failures)
@@ -583,7 +583,7 @@ class Loop:
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()
 
-    def _tell_end(self, ended: Standing) -> None:
+    def _tell_reason_over(self, ended: Standing) -> None:
         """
         Log that a reason has ended, if there is one, and how long it lasted.
         """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.download import Download, is_md5
-from s3_sync.s3.refusals import ObjectError
+from s3_sync.reasons import ObjectError
 from s3_sync.volume import StagingFolder
 from tests.support.aws.checksums import digest, header_value
 from tests.support.raising import raised

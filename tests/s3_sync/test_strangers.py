@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from s3_sync.journal import HEADER, read_journal
 from s3_sync.listing import join_pages, next_token, read_page
 from s3_sync.names import is_revision
+from s3_sync.reasons import SourceError
 from s3_sync.release.format import Invalid, parse_manifest, read_pointer
 from s3_sync.s3.http import Connection, WireError
-from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import contents, page
 from tests.support.s3_sync.releases import make_release
 from tests.support.strangers import damaged

@@ -3,7 +3,7 @@
 from s3_sync.listing import Entry
 from s3_sync.metrics import SyncMetrics
 from s3_sync.readiness import Status
-from s3_sync.s3.refusals import ObjectError
+from s3_sync.reasons import ObjectError
 from s3_sync.unread import EAGER_TRIES, LASTING_CYCLES, Shortage, UnreadFiles
 
 FILES = {path: Entry(path, "etag", 1) for path in "abc"}

@@ -190,8 +190,8 @@ class Logins:
             access.configs.append(("credential.helper", store))
             access.sent.append(Sent(server, "the token of the GitHub App"))
         _add_pairs(access, pairs)
-        if self._signs and not is_given:
-            self._sign(access, fence)
+        if self._is_codecommit and not is_given:
+            self._add_codecommit(access, fence)
         return access
 
     def forget(self, *, is_refused: bool) -> None:
@@ -278,12 +278,12 @@ class Logins:
     # --- CodeCommit
 
     @property
-    def _signs(self) -> bool:
+    def _is_codecommit(self) -> bool:
         url = split_url(self._options.repo)
         is_codecommit = url.scheme == "https" and region_of(url.netloc) is not None
         return is_codecommit or self._settings.credentials == "codecommit"
 
-    def _sign(self, access: Access, fence: Fence) -> None:
+    def _add_codecommit(self, access: Access, fence: Fence) -> None:
         """
         Add the helper that signs with the pod's AWS identity; a signature lasts for
         minutes.

@@ -19,9 +19,8 @@ from s3_sync.names import is_held, not_held
 from s3_sync.plan import State, Work
 from s3_sync.published import PARTIAL, partial_name
 from s3_sync.readiness import Status
-from s3_sync.reasons import is_of_one_release
+from s3_sync.reasons import ObjectError, is_of_one_release
 from s3_sync.release.source import ReleaseSource
-from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
 from s3_sync.tree import Build, Fill
 from s3_sync.unread import UnreadFiles, explain

@@ -23,10 +23,9 @@ from s3_sync.names import RESERVED
 from s3_sync.plan import State
 from s3_sync.published import signer_of
 from s3_sync.readiness import read_outside
-from s3_sync.reasons import S3Error
+from s3_sync.reasons import ObjectMoved, S3Error
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import Get, S3Client
-from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, TARGET_FLAGS, Occupied, open_volume
 from sidecar_runtime import logs

@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from s3_sync.names import hash_of, looks_like_md5
+from s3_sync.reasons import ObjectError
 from s3_sync.s3.http import Headers
-from s3_sync.s3.refusals import ObjectError
 from s3_sync.volume import Staging, StagingFolder, read_blocks
 from sidecar_runtime.volume.files import write_all
 

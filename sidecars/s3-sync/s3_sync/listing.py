@@ -32,9 +32,15 @@ from s3_sync.names import (
     skip_reason_of,
 )
 from s3_sync.plan import State
-from s3_sync.reasons import Failures, S3Error, concerns
+from s3_sync.reasons import (
+    Failures,
+    ObjectError,
+    ObjectMoved,
+    S3Error,
+    SourceError,
+    concerns,
+)
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.tree import Fill
 from sidecar_runtime.fence import Fence

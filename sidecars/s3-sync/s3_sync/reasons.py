@@ -206,6 +206,24 @@ class S3Error(SidecarError):
         self.permission = permission
 
 
+class SourceError(S3Error):
+    """
+    The source fails as a whole, unless the table says that it concerns one object.
+    """
+
+
+class ObjectError(S3Error):
+    """
+    One object fails; other objects are still tried.
+    """
+
+
+class ObjectMoved(Exception):
+    """
+    The object was changed or deleted since it was listed; the next cycle handles it.
+    """
+
+
 def failure(reason: str, message: str) -> SidecarError:
     """
     Return a failure of this machine, or what a cycle waits for, with the advice of its

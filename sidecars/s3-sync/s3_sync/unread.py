@@ -15,8 +15,7 @@ from typing import NamedTuple
 from s3_sync.metrics import SKIP_REASONS
 from s3_sync.names import Files, not_held
 from s3_sync.readiness import Status
-from s3_sync.reasons import REST_SECONDS, Failures
-from s3_sync.s3.refusals import ObjectError
+from s3_sync.reasons import REST_SECONDS, Failures, ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
 from sidecar_runtime.logs import get_logger

@@ -86,12 +86,12 @@ def find_installation(config: AirflowConfig, folder: str) -> Installation:
 
     Raises:
         SettingsError: Airflow is missing, or its auth manager is not FAB's.
-        SidecarError: As :func:`ask`.
+        SidecarError: As :func:`ask_python`.
     """
     where = outer_path(config.environ)
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
-    told = ask(python, config, "inspect", folder, Fence())
+    told = ask_python(python, config, "inspect", folder, Fence())
     version = told.get("version", "")
     problem = told.pop("problem", "")
     if "failed" in told:
@@ -136,7 +136,7 @@ def _python_of(path: str, where: str) -> str:
     return shutil.which(match[1], path=where) or "" if match else ""
 
 
-def ask(
+def ask_python(
     python: str,
     config: AirflowConfig,
     question: str,

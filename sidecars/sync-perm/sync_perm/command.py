@@ -19,7 +19,7 @@ from sync_perm import check
 from sync_perm.airflow import (
     Airflow,
     Installation,
-    ask,
+    ask_python,
     find_installation,
     writing,
 )
@@ -128,7 +128,7 @@ def read_all(
     if config:
         python = airflow.python if airflow else ""
         local_settings = airflow.local_settings if airflow else ""
-        connect = partial(ask, python, config, "connect", folder)
+        connect = partial(ask_python, python, config, "connect", folder)
         source = attempt(partial(find_source, config, local_settings, connect))
     if loaded and loaded[0].roles and airflow and airflow.unfit:
         why = f"{airflow.unfit}; use a newer sync-perm"

@@ -6,8 +6,8 @@ from typing import cast
 
 from s3_sync.listing import ListingSource
 from s3_sync.plan import State
+from s3_sync.reasons import SourceError
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.refusals import SourceError
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
 from tests.support.raising import raised

@@ -10,8 +10,8 @@ import pytest
 from s3_sync import listing
 from s3_sync.holds import Settling
 from s3_sync.listing import Entry
+from s3_sync.reasons import SourceError
 from s3_sync.release.format import bundle_key
-from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (
     AWS,
     ETAG,

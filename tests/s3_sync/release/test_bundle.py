@@ -10,9 +10,9 @@ import zlib
 import pytest
 
 from s3_sync.publisher.folder import FileContent, write_bundle
+from s3_sync.reasons import ObjectError
 from s3_sync.release.format import RATIO_LIMIT, File, IncomingContent
 from s3_sync.release.source import GAP_BYTES, join_ranges
-from s3_sync.s3.refusals import ObjectError
 from tests.support.s3_sync.releases import make_release
 
 TEXT = b"print()\n" * 99

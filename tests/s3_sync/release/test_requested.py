@@ -16,7 +16,7 @@ from s3_sync.release.requested import (
     PERIOD_SECONDS,
     Requested,
 )
-from sidecar_runtime import allowance
+from sidecar_runtime import rate_limit
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned
 from sidecar_runtime.metrics import Metric, Metrics
@@ -48,7 +48,7 @@ def counter() -> Callable[[str], Metric]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(allowance, "monotonic", clock)
+    monkeypatch.setattr(rate_limit, "monotonic", clock)
     return clock
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from s3_sync.reasons import ObjectMoved
 from s3_sync.s3.client import ATTEMPTS, S3Client
 from s3_sync.s3.http import PROXY_HEAD_LIMIT_BYTES, Headers
-from s3_sync.s3.refusals import ObjectMoved, Operation
+from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

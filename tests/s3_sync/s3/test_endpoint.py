@@ -16,9 +16,9 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.credentials import Credentials as BotocoreCredentials
 
+from s3_sync.reasons import SourceError
 from s3_sync.s3.client import encode_query, is_of_aws, locate, sign
 from s3_sync.s3.http import Address
-from s3_sync.s3.refusals import SourceError
 from sidecar_runtime.aws.credentials import AwsConfig, Credentials
 from tests.s3_sync.given import config
 from tests.support.raising import raised

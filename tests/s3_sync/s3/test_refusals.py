@@ -5,16 +5,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from s3_sync.reasons import Permission, S3Error
+from s3_sync.reasons import ObjectError, ObjectMoved, Permission, S3Error, SourceError
 from s3_sync.s3.http import Answer
-from s3_sync.s3.refusals import (
-    ObjectError,
-    ObjectMoved,
-    Request,
-    SourceError,
-    explain,
-    read_refusal,
-)
+from s3_sync.s3.refusals import Request, explain, read_refusal
 from sidecar_runtime.errors import SidecarError
 
 LIST = Request("list", "a-bucket", "dags/", "dags/", "eu-central-1")

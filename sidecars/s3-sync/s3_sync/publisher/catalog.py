@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from s3_sync.names import is_revision, short, skip_reason_of
 from s3_sync.publisher.bucket import Store
-from s3_sync.reasons import S3Error
+from s3_sync.reasons import ObjectError, S3Error
 from s3_sync.release.format import (
     MANIFEST_FOLDER,
     MANIFEST_SUFFIX,
@@ -26,7 +26,6 @@ from s3_sync.release.format import (
     parse_manifest,
     read_pointer,
 )
-from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 # `prune-releases` removes nothing younger than a day; what becomes current is written

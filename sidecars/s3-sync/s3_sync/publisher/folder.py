@@ -23,6 +23,7 @@ from pathspec import GitIgnoreSpec
 from s3_sync.names import release_id_of, sha256_of
 from s3_sync.publisher.bucket import Store
 from s3_sync.publisher.catalog import InputError, damaged, read_manifest, resolve
+from s3_sync.reasons import ObjectError
 from s3_sync.release.format import (
     FILE_LIMIT_BYTES,
     FILES_LIMIT,
@@ -40,7 +41,6 @@ from s3_sync.release.format import (
     time_text,
     write_manifest,
 )
-from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.child import PrivateFolder, parent_folder
 
 IGNORE_FILE = ".s3-sync-ignore"

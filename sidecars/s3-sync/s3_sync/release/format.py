@@ -27,7 +27,7 @@ from s3_sync.names import (
     release_id_of,
     skip_reason_of,
 )
-from s3_sync.s3.refusals import ObjectError
+from s3_sync.reasons import ObjectError
 
 if TYPE_CHECKING:
     from s3_sync.release.signature import Keys

@@ -19,11 +19,11 @@ from http import HTTPStatus
 from typing import TypeAlias
 
 from s3_sync import reasons
-from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import SidecarError, json_text
 from sidecar_runtime.http.listener import Answer, Listener
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metric
+from sidecar_runtime.rate_limit import RateLimit
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
@@ -74,9 +74,9 @@ class Requested:
         # Each access to these is one operation, which needs no lock.
         self.waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
-        self._allowances = {
-            True: Allowance(MOST, PERIOD_SECONDS),
-            False: Allowance(MOST_UNKNOWN, PERIOD_SECONDS),
+        self._limits = {
+            True: RateLimit(MOST, PERIOD_SECONDS),
+            False: RateLimit(MOST_UNKNOWN, PERIOD_SECONDS),
         }
         """By whether the source has told of a revision; used by the listener only."""
         self._listener: Listener | None = None
@@ -99,8 +99,8 @@ class Requested:
             return self.outage
         if revision in self.waiting:
             return None
-        allowance = self._allowances[is_known]
-        if allowance.wait_seconds:
+        rate_limit = self._limits[is_known]
+        if rate_limit.wait_seconds:
             limit = reasons.failure(
                 "request_limit",
                 "too many revisions were requested; "
@@ -110,7 +110,7 @@ class Requested:
                 self._told.add("request_limit")
                 _log_unavailable(revision, limit)
             return limit
-        allowance.use()
+        rate_limit.use()
         self._told.discard("request_limit")
         self.waiting[revision] = None
         self.wake()

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from s3_sync.download import at_once
 from s3_sync.plan import State, without_clashes
-from s3_sync.reasons import Failures
+from s3_sync.reasons import Failures, ObjectError, ObjectMoved, SourceError
 from s3_sync.release import format as form
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.http import Headers, WireError
-from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
+from s3_sync.s3.refusals import ACTIONS
 from s3_sync.settings import Settings
 from s3_sync.tree import Fill
 from s3_sync.volume import Staging, Volume

@@ -30,17 +30,14 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from s3_sync.names import EMPTY_SHA256
-from s3_sync.reasons import RETRIED, S3Error
+from s3_sync.reasons import RETRIED, ObjectError, ObjectMoved, S3Error, SourceError
 from s3_sync.s3.http import Address, Answer, Headers, Pool, split_url
 from s3_sync.s3.refusals import (
     PARTITIONS,
     REGION,
-    ObjectError,
-    ObjectMoved,
     Operation,
     Refusal,
     Request,
-    SourceError,
     explain,
     is_stale,
     partition_of,
@@ -248,14 +245,14 @@ class S3Client:
         try:
             for attempt in range(ATTEMPTS - 1):
                 try:
-                    return await self._try(what, receiver, is_last=False)
+                    return await self._send_once(what, receiver, is_last=False)
                 except _Again:
                     pass
                 except S3Error as error:
                     if error.reason not in RETRIED:
                         raise
                     await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
-            return await self._try(what, receiver, is_last=True)
+            return await self._send_once(what, receiver, is_last=True)
         finally:
             self._asked.remove(asked)
             self._tell()
@@ -273,7 +270,7 @@ class S3Client:
         if self._pool is not None:
             self._pool.close()
 
-    async def _try(
+    async def _send_once(
         self, what: Get, receiver: Receiver | None, *, is_last: bool
     ) -> Answer:
         assert self._pool is not None

@@ -8,7 +8,14 @@ import re
 from html import unescape
 from typing import Literal, NamedTuple, get_args
 
-from s3_sync.reasons import Permission, S3Error, concerns
+from s3_sync.reasons import (
+    ObjectError,
+    ObjectMoved,
+    Permission,
+    S3Error,
+    SourceError,
+    concerns,
+)
 from s3_sync.s3.http import Answer
 
 Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
@@ -124,25 +131,6 @@ class Refusal(NamedTuple):
     code: str
     message: str
     region: str
-
-
-class SourceError(S3Error):
-    """
-    The source fails as a whole, unless the table (`reasons.py`) says that it concerns
-    one object.
-    """
-
-
-class ObjectError(S3Error):
-    """
-    One object fails; other objects are still tried.
-    """
-
-
-class ObjectMoved(Exception):
-    """
-    The object was changed or deleted since it was listed; the next cycle handles it.
-    """
 
 
 def read_refusal(answer: Answer) -> Refusal:

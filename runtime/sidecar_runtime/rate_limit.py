@@ -5,7 +5,7 @@ How often something may happen that other processes cause.
 from time import monotonic
 
 
-class Allowance:
+class RateLimit:
     """
     Allows an action a number of times at once, and then once in a period; what was used
     comes back with time.
