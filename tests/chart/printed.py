@@ -83,12 +83,13 @@ def _few() -> dict[str, Choice]:
     Add the combination with the most uncovered pairs until every pair is covered.
     """
     found = {}
-    left = set().union(*map(pairs, ALL.values()))
+    covers = {name: pairs(choice) for name, choice in ALL.items()}
+    left = set().union(*covers.values())
     names = random.Random(SEED).sample([*ALL], len(ALL))
     while left:
-        best = max(names, key=lambda name: len(pairs(ALL[name]) & left))
+        best = max(names, key=lambda name: len(covers[name] & left))
         found[best] = ALL[best]
-        left -= pairs(ALL[best])
+        left -= covers[best]
     return found
 
 
