@@ -37,20 +37,21 @@ def test_signs_like_git_remote_codecommit(form: str) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    ("host", "region"),
-    [
-        ("git-codecommit.eu-central-1.amazonaws.com:443", "eu-central-1"),
-        ("GIT-CODECOMMIT.eu-central-1.amazonaws.com", "eu-central-1"),
-        ("git-codecommit-fips.ca-central-1.amazonaws.com", "ca-central-1"),
-        ("git-codecommit.cn-north-1.amazonaws.com.cn", "cn-north-1"),
-        ("vpce-0a-b.git-codecommit.us-east-1.vpce.amazonaws.com", "us-east-1"),
-        ("github.com", None),
-        ("git-codecommit.eu-central-1.amazonaws.com.evil.example", None),
-        ("git-codecommit.a.b.amazonaws.com", None),
-    ],
-)
-def test_recognizes_codecommit_hosts_and_their_regions(
-    host: str, region: str | None
-) -> None:
-    assert region == region_of(host)
+# A host, and its region if it is one of CodeCommit.
+REGIONS = """\
+git-codecommit.eu-central-1.amazonaws.com:443 eu-central-1
+GIT-CODECOMMIT.eu-central-1.amazonaws.com eu-central-1
+git-codecommit-fips.ca-central-1.amazonaws.com ca-central-1
+git-codecommit.cn-north-1.amazonaws.com.cn cn-north-1
+vpce-0a-b.git-codecommit.us-east-1.vpce.amazonaws.com us-east-1
+github.com
+git-codecommit.eu-central-1.amazonaws.com.evil.example
+git-codecommit.a.b.amazonaws.com
+"""
+
+
+@pytest.mark.parametrize("line", REGIONS.splitlines())
+def test_recognizes_codecommit_hosts_and_their_regions(line: str) -> None:
+    host, _, region = line.partition(" ")
+
+    assert region == (region_of(host) or "")

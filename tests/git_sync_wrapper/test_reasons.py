@@ -8,95 +8,65 @@ import pytest
 
 from git_sync_wrapper.reasons import explain, heard
 
-# Of curl with GnuTLS, as in Debian, and with OpenSSL.
-CUT = (
-    "gnutls_handshake() failed: The TLS connection was non-properly terminated.",
-    "GnuTLS, handshake failed: Error in the push function.",
-    "GnuTLS recv error (-54): Error in the pull function.",
-    "OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x:443",
-    "OpenSSL SSL_connect: SSL_ERROR_ZERO_RETURN in connection to x:443",
-    "TLS connect error: error:0A000126:SSL routines::unexpected eof while reading",
-)
-NO_TLS = (
-    "gnutls_handshake() failed: An unexpected TLS packet was received.",
-    "GnuTLS, handshake failed: Handshake failed",
-    "OpenSSL/3.0.19: error:0A00010B:SSL routines::wrong version number",
-    "OpenSSL SSL_connect: SSL_ERROR_SSL in connection to x:443",
-    "server certificate verification failed. CAfile: none CRLfile: none",
-)
+# By line: the reason, and the message; a slash stands for a line break. curl has GnuTLS,
+# as in Debian, or OpenSSL.
+MESSAGES = """\
+credentials_refused: The requested URL returned error: 401
+git_sync_usage: unknown flag: --frob
+target_full: fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace
+target_full: unable to create directory for '.git/worktrees/1/logs/HEAD': No such file
+# What the server says about itself.
+server_error: remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)
+server_error: remote: fatal: unable to create file: No space left on device
+server_error: fatal: remote error: write: No space left on device
+server_error: error: No space left on device / Could not read from remote repository.
+# It chooses no reason where git itself names one.
+server_error: remote: git@x: Permission denied (publickey). / fatal: early EOF
+name_unresolved: fatal: remote error: Host key verification failed / fatal: no such host
+# Who can push a name fills no disk.
+git_sync_failed: fatal: No url found for submodule path 'No space left on device'
+target_full: error: cannot write 'a' to 'b': No space left on device
+# The consequence, early EOF, would suggest another cause.
+out_of_memory: error: index-pack died of signal 9 / fatal: early EOF
+# no disk is full: remove nothing
+server_error: fatal: write error: Broken pipe
+# A cut connection says nothing about the certificate.
+server_error: gnutls_handshake() failed: The TLS connection was non-properly terminated.
+server_error: GnuTLS, handshake failed: Error in the push function.
+server_error: GnuTLS recv error (-54): Error in the pull function.
+server_error: OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x:443
+server_error: OpenSSL SSL_connect: SSL_ERROR_ZERO_RETURN in connection to x:443
+server_error: TLS connect error: error:0A000126:SSL routines::unexpected eof while reading
+server_error: kex_exchange_identification: Connection closed by remote host
+throttled: The requested URL returned error: 503
+ssh_key_refused: git@h: Permission denied (gssapi-with-mic,publickey).
+ssh_key_refused: git@h: Permission denied (keyboard-interactive).
+ssh_key_refused: git@ssh.dev.azure.com: Permission denied (password).
+tls_failed: gnutls_handshake() failed: An unexpected TLS packet was received.
+tls_failed: GnuTLS, handshake failed: Handshake failed
+tls_failed: OpenSSL/3.0.19: error:0A00010B:SSL routines::wrong version number
+tls_failed: OpenSSL SSL_connect: SSL_ERROR_SSL in connection to x:443
+tls_failed: server certificate verification failed. CAfile: none CRLfile: none
+tls_failed: SSL: certificate subject name (x) does not match target 'y'
+not_a_git_server: fatal: invalid server response; expected service
+not_a_git_server: fatal: protocol error: bad line length character: <htm
+# git-sync's own messages, about its files and its requests for a GitHub App.
+target_full: mkdir /git/.git-sync/.worktrees: no space left on device
+target_denied: open /git/.git-sync/x: read-only file system
+name_unresolved: dial tcp: lookup api.github.com: no such host
+remote_unreachable: dial tcp 10.0.0.1:443: connect: connection refused
+remote_timeout: dial tcp 10.0.0.1:443: i/o timeout
+tls_failed: tls: failed to verify certificate: x509: certificate has expired
+"""
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
-    [
-        ("credentials_refused", "The requested URL returned error: 401"),
-        ("git_sync_usage", "unknown flag: --frob"),
-        ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
-        (
-            "target_full",
-            "unable to create directory for '.git/worktrees/1/logs/HEAD': No such file",
-        ),
-        # What the server says about itself.
-        (
-            "server_error",
-            "remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)",
-        ),
-        (
-            "server_error",
-            "remote: fatal: unable to create file: No space left on device",
-        ),
-        ("server_error", "fatal: remote error: write: No space left on device"),
-        (
-            "server_error",
-            "error: No space left on device\nCould not read from remote repository.",
-        ),
-        # It chooses no reason where git itself names one.
-        (
-            "server_error",
-            "remote: git@x: Permission denied (publickey).\nfatal: early EOF",
-        ),
-        (
-            "name_unresolved",
-            "fatal: remote error: Host key verification failed\nfatal: no such host",
-        ),
-        # Who can push a name fills no disk.
-        (
-            "git_sync_failed",
-            "fatal: No url found for submodule path 'No space left on device'",
-        ),
-        ("target_full", "error: cannot write 'a' to 'b': No space left on device"),
-        # The consequence, early EOF, would suggest another cause.
-        ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
-        # no disk is full: remove nothing
-        ("server_error", "fatal: write error: Broken pipe"),
-        # A cut connection says nothing about the certificate.
-        *(("server_error", said) for said in CUT),
-        (
-            "server_error",
-            "kex_exchange_identification: Connection closed by remote host",
-        ),
-        ("throttled", "The requested URL returned error: 503"),
-        ("ssh_key_refused", "git@h: Permission denied (gssapi-with-mic,publickey)."),
-        ("ssh_key_refused", "git@h: Permission denied (keyboard-interactive)."),
-        ("ssh_key_refused", "git@ssh.dev.azure.com: Permission denied (password)."),
-        *(("tls_failed", said) for said in NO_TLS),
-        ("tls_failed", "SSL: certificate subject name (x) does not match target 'y'"),
-        ("not_a_git_server", "fatal: invalid server response; expected service"),
-        ("not_a_git_server", "fatal: protocol error: bad line length character: <htm"),
-        # git-sync's own messages, about its files and its requests for a GitHub App.
-        ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),
-        ("target_denied", "open /git/.git-sync/x: read-only file system"),
-        ("name_unresolved", "dial tcp: lookup api.github.com: no such host"),
-        ("remote_unreachable", "dial tcp 10.0.0.1:443: connect: connection refused"),
-        ("remote_timeout", "dial tcp 10.0.0.1:443: i/o timeout"),
-        (
-            "tls_failed",
-            "tls: failed to verify certificate: x509: certificate has expired",
-        ),
-    ],
+    "line", [x for x in MESSAGES.splitlines() if not x.startswith("#")]
 )
-def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
-    error = explain(said, "git-sync failed")
+def test_maps_each_message_to_its_reason(line: str) -> None:
+    reason, _, said = line.partition(": ")
+
+    error = explain(said.replace(" / ", "\n"), "git-sync failed")
 
     assert reason == error.reason
     assert error.advice
