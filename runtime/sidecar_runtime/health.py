@@ -83,8 +83,8 @@ class Outcome:
         counts: Numbers of changes, by name with unit, for the log line and the status
             page. Empty if a partial cycle changed nothing.
         why: What it waits for, lacks or failed with.
-        until: The Unix time when a wait ends, unless something happens before; None if
-            nobody knows.
+        until: The Unix time when a wait ends, unless something happens before; None or
+            infinite if nobody knows.
         is_enough: Whether a one-shot may end all the same.
 
     Raises:

@@ -1,5 +1,5 @@
 """
-What a cycle does in the situations that scenarios cannot tell apart.
+What a cycle does, situation by situation.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import pytest
 from git_sync_wrapper.options import read_options
 from git_sync_wrapper.plan import (
     Done,
+    Failed,
     Situation,
     Wait,
     Work,
     decide,
+    starts_over,
 )
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import SidecarError
@@ -30,17 +32,27 @@ REFUSED = SidecarError("revision_refused", "dag.py: line 1")
 LEFT: Any = {"remote": OLD, "arrived": OLD}
 CAME: Any = {"remote": NEW, "arrived": NEW}
 
+FINAL = Wait(REFUSED)
+
 HOLDER = [
+    # nearly every cycle
+    (Done(), Situation(OF_MAIN, **LEFT)),
+    # files are damaged
+    (Work(), Situation(OF_MAIN, **LEFT, damage="dag.py")),
     # only git-sync can ask for a GitHub App
     (Work(), Situation(OF_MAIN, OLD)),
     # the gate refuses the newest commit
-    (Wait(REFUSED), Situation(OF_MAIN, **CAME, refusal=REFUSED)),
+    (FINAL, Situation(OF_MAIN, **CAME, refused=FINAL)),
     # the gate refuses every commit, on an empty volume
-    (Wait(REFUSED), Situation(Published(), **CAME, refusal=REFUSED)),
+    (FINAL, Situation(Published(), **CAME, refused=FINAL)),
+    # the gate should be asked again later
+    (Wait(REFUSED, 31), Situation(OF_MAIN, **CAME, refused=Wait(REFUSED, 31))),
     # the gate should be asked again
-    (Work(), Situation(OF_MAIN, **CAME, refusal=REFUSED, is_gate_due=True)),
+    (Work(), Situation(OF_MAIN, **CAME, refused=Wait(REFUSED, 30))),
+    # another commit was pushed since
+    (Work(), Situation(OF_MAIN, OLD, NEW, refused=FINAL)),
     # the refused commit was taken back
-    (Done(), Situation(OF_MAIN, **LEFT, refusal=REFUSED)),
+    (Done(), Situation(OF_MAIN, **LEFT, refused=FINAL)),
     # a restart finds a fallback
     (Work(), Situation(FALLBACK, **CAME)),
     # the record still names a refused commit
@@ -58,11 +70,32 @@ HOLDER = [
 def test_each_situation_has_one_decision(
     decision: Work | Wait | Done, situation: Situation
 ) -> None:
-    assert decision == decide(situation, MAIN)
+    assert decision == decide(situation, MAIN, 30.0)
 
 
 def test_a_pin_that_is_published_is_settled() -> None:
     """It is the hash of a tag, which names another commit."""
     of_pin = OF_MAIN._replace(ref=NEW)
 
-    assert Done() == decide(Situation(of_pin, **CAME), PIN)
+    assert Done() == decide(Situation(of_pin, **CAME), PIN, 30.0)
+
+
+AGAIN = Failed("git_sync_failed", "git_sync_failed")
+FAILURES = [
+    # also if that has helped nothing for another commit
+    (True, AGAIN._replace(tried=OLD), NEW),
+    (False, AGAIN._replace(tried=NEW), NEW),
+    # it may not repeat
+    (False, AGAIN._replace(before="tls_failed"), NEW),
+    # the remote does not answer
+    (False, AGAIN._replace(tried=OLD), ""),
+    # an empty repository would fail in the same way
+    (False, Failed("throttled", "throttled"), NEW),
+]
+
+
+@pytest.mark.parametrize(("is_over", "failed", "asked"), FAILURES)
+def test_starts_over_if_the_repository_here_may_be_what_fails(
+    is_over: bool, failed: Failed, asked: str
+) -> None:
+    assert is_over is starts_over(failed, asked)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,8 +14,11 @@ from hypothesis import example, given
 
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.options import read_options
+from git_sync_wrapper.plan import Failed
+from git_sync_wrapper.settings import load_settings
 from git_sync_wrapper.snapshot import LIST_MARKS, read_record, read_rows
 from git_sync_wrapper.snapshot import damaged as differing
+from git_sync_wrapper.volume import Volume
 from sidecar_runtime.volume.snapshots import opened
 from tests.support.strangers import damaged
 
@@ -51,13 +55,16 @@ def test_no_mark_of_ours_is_read_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "FETCH_HEAD").write_text("\ttag 'v1'")
     root = tmp_path / "root"
     (root / ".git-sync").mkdir(parents=True)
-    for name in (".git-sync/.git", ".snapshots"):
-        (root / name).symlink_to(tmp_path)
-    environ = {"GITSYNC_REPO": "https://git.example.com", "GITSYNC_ROOT": str(root)}
-    engine = Engine("", read_options([], environ), Mock())
+    (root / ".snapshots").mkdir()
+    (root / ".git-sync/.git").symlink_to(tmp_path)
+    (root / ".snapshots/failed").symlink_to(tmp_path / "failed")
+    options = read_options(
+        [], {"GITSYNC_REPO": "https://git.example.com", "GITSYNC_ROOT": str(root)}
+    )
 
-    assert not engine.is_hash_or_tag
-    assert "" == engine._noted()
+    assert not Engine("", options, Mock()).is_hash_or_tag
+    with closing(Volume(load_settings({})[0], options)) as volume:
+        assert Failed("no") == volume.failed("no")
 
 
 def test_a_list_of_more_rows_than_a_legal_one_can_have_says_nothing(

@@ -373,19 +373,20 @@ class Gate:
             if verdict.refusal is not None:
                 verdict.due_at = 0.0
 
-    def is_due(self, revision: str) -> bool:
+    def due_at(self, revision: str) -> float:
         """
-        Whether this revision has no verdict yet, or a refusal that should be checked
-        again.
+        Return when to check this revision: at once if it has no verdict yet, never if
+        its verdict is final.
         """
-        return self._clock() >= self._verdict(revision).due_at
+        return self._verdict(revision).due_at
 
     def recall(self, revision: str) -> RevisionRefused | None:
         """
         Return the remembered refusal of a revision, unless its check should be
         repeated.
         """
-        return None if self.is_due(revision) else self._verdict(revision).refusal
+        verdict = self._verdict(revision)
+        return None if self._clock() >= verdict.due_at else verdict.refusal
 
     def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
@@ -411,7 +412,7 @@ class Gate:
             CycleAbandoned: The fence was revoked; the check was killed.
         """
         verdict = self._verdict(revision)
-        if self.is_due(revision):
+        if self._clock() >= verdict.due_at:
             try:
                 self._note(verdict, self.examine(revision, folder, changed, fence))
             except Undecided:

@@ -41,14 +41,15 @@ def run(settings: Settings, names: Iterable[str], options: Options) -> int:
     parts = join(settings, options, WrapperMetrics())
     fence = Fence()
     try:
-        results = [
-            check_programs(parts.engine, fence),
-            check_remote(parts, fence),
-            check_root(options),
-            try_gate(parts.gate, settings.gate, fence),
-            daemon(settings.http_bind),
-        ]
-        return exit_code(results)
+        return exit_code(
+            [
+                check_programs(parts.engine, fence),
+                check_remote(parts, fence),
+                check_root(options),
+                try_gate(parts.gate, settings.gate, fence),
+                daemon(settings.http_bind),
+            ]
+        )
     finally:
         parts.logins.close()
 
@@ -72,11 +73,9 @@ def check_remote(parts: Parts, fence: Fence) -> bool:
     options = parts.options
     began = time.monotonic()
     try:
-        access = parts.logins.prepare(fence)
-        for who in [sent.who for sent in access.sent] or [
-            "none: anonymous, ssh's or git's own"
-        ]:
-            say("ok", "credentials", who)
+        who = [sent.who for sent in parts.logins.prepare(fence).sent]
+        for each in who or ["none: anonymous, ssh's or git's own"]:
+            say("ok", "credentials", each)
         commit = parts.git.poll(fence)
     except SidecarError as error:
         if options.is_github_app and error.reason in LOGIN:
@@ -86,9 +85,8 @@ def check_remote(parts: Parts, fence: Fence) -> bool:
                 "only the daemon's git-sync can request the token of a GitHub App",
             )
             return True
-        # A server cannot look up a hash, but it has answered.
-        if not options.is_pinned or error.reason != "ref_not_found":
-            return fail("remote", error)
+        return fail("remote", error)
+    if options.is_pinned:
         commit = "a hash, which only a sync can verify"
     say(
         "ok",
@@ -108,6 +106,9 @@ def check_root(options: Options) -> bool:
         return fail("root", error)
     shown = find_published(options)
     lacks = shown.commit and (shown.problem(options) or shown.shortfall(options))
-    said = lacks or f"{options.link} shows {shown.commit or 'nothing of ours yet'}"
-    say("??" if lacks else "ok", "link", said)
+    say(
+        "??" if lacks else "ok",
+        "link",
+        lacks or f"{options.link} shows {shown.commit or 'nothing of ours yet'}",
+    )
     return True

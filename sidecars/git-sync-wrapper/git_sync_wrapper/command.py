@@ -115,7 +115,6 @@ def _serve(settings: Settings, options: Options) -> int:
     metrics = WrapperMetrics(is_read=not settings.one_shot)
     parts = join(settings, options, metrics)
     sidecar = GitSyncWrapper(parts, lambda: Session(parts))
-    about = About("git-sync-wrapper", __version__, options.source, options.link)
     if options.http_bind and not settings.one_shot:
         from git_sync_wrapper.chart_port import ChartPort  # noqa: PLC0415 - no server in one-shots
 
@@ -125,7 +124,13 @@ def _serve(settings: Settings, options: Options) -> int:
             metrics.git_sync if options.http_metrics else None,
         ).start()
     try:
-        return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
+        return run_daemon(
+            sidecar,
+            settings,
+            About("git-sync-wrapper", __version__, options.source, options.link),
+            metrics,
+            watch=sidecar.watch,
+        )
     finally:
         parts.hooks.stop()
         parts.logins.close()

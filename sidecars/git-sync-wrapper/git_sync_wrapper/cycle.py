@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.gate_verdict import Judge
-from git_sync_wrapper.plan import Done, Situation, Wait, Work, decide
+from git_sync_wrapper.plan import Done, Situation, Wait, Work, decide, starts_over
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
@@ -60,6 +60,8 @@ class Session:
         """
         parts = self._parts
         started = time.monotonic()
+        # git-sync counts the first sync of a process as a change.
+        is_first = not parts.past.announced
         parts.logins.forget(is_refused=False)
         if fence.is_asked_for and parts.gate is not None:
             parts.gate.ask_again()
@@ -78,17 +80,19 @@ class Session:
             # somebody removed the link
             if past.readiness.ready and not os.path.exists(parts.options.link):
                 past.readiness = past.readiness._replace(problem=error)
-            parts.metrics.git_sync.count("error", time.monotonic() - started)
+            parts.metrics.git_sync.count("error", started)
             raise self._count_failure(error) from found
         if outcome.result != "waiting":
             parts.past.failures = 0
             parts.hooks.clear_report()
+            is_news = outcome.result == "changed" or (is_first and parts.past.announced)
+            status = "success" if is_news else "noop"
+            parts.metrics.git_sync.count(status, started)
         return outcome
 
     # --- the story
 
     def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
-        parts = self._parts
         # Another pod on the same volume, or one that a rolling update is about to end,
         # may hold the lock: then it publishes, and this process only looks.
         if not self._lock(volume, fence):
@@ -103,7 +107,8 @@ class Session:
                 # git-sync does not recover from a full volume: an incomplete checkout
                 # stays. So its repository goes first, because it collects garbage by
                 # number of packs, not by size; then replaced commits, the oldest first.
-                parts.engine.start_over(is_news=is_first and not parts.past.failures)
+                is_news = is_first and not self._parts.past.failures
+                self._parts.engine.start_over(is_news=is_news)
                 if not (is_first or volume.drop_oldest(fence)):
                     raise
                 is_first = False
@@ -117,17 +122,13 @@ class Session:
                 should make some, and try again.
         """
         parts = self._parts
-        options = parts.options
         # Airflow reads what is published now, whether or not the remote answers: a
         # removed link and damaged files come back first.
         published = self._restore(volume, fence)
         # Whoever has changed GITSYNC_REPO keeps the old DAGs until the first commit of
         # the new repository; but they are no part of the decision.
-        if published.is_elsewhere(options):
+        if published.is_elsewhere(parts.options):
             published = Published()
-        # git-sync counts the first sync of a process as a change.
-        is_first = not parts.past.announced
-        started = time.monotonic()
         # The one-shot of a task pod has an empty volume: git-sync must run whatever the
         # remote has, so nobody asks twice.
         is_all_new = parts.settings.one_shot and not os.path.lexists(parts.engine.root)
@@ -136,33 +137,22 @@ class Session:
             arrived=self._arrived,
             remote=None if is_all_new else self._poll(fence),
             damage=self._inspection.problem,
-            refusal=self._judge.refusal,
-            is_gate_due=self._judge.is_due,
+            refused=self._judge.wait,
         )
-        match decide(situation, options):
+        match decide(situation, parts.options, time.monotonic()):
             case Done():  # nearly every cycle: nothing was pushed
-                outcome = self._confirm(published, fence)
-            case Wait(why):  # somebody has to fix the commit that the gate refuses
-                outcome = self._refused(volume.published(), why, fence)
+                return self._confirm(published, fence)
+            case Wait() as wait:  # the gate refuses the newest commit
+                return self._refused(volume.published(), wait, fence)
             case Work():
-                outcome = self._bring(volume, published, fence)
-        is_news = outcome.result == "changed" or (is_first and parts.past.announced)
-        parts.metrics.git_sync.count(
-            "success" if is_news else "noop", time.monotonic() - started
-        )
-        return outcome
+                return self._bring(volume, published, fence)
 
     def _bring(self, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """
         Let git-sync bring what the ref names now, and publish it.
         """
         parts = self._parts
-        try:
-            commit = parts.engine.run(fence)
-        except SidecarError:
-            parts.metrics.runs("error").inc()
-            raise
-        parts.metrics.runs("success").inc()
+        commit = self._run(volume, fence)
         try:
             outcome = self._publish(commit, volume, published, fence)
         finally:
@@ -172,18 +162,43 @@ class Session:
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome
 
+    def _run(self, volume: Volume, fence: Fence) -> str:
+        """
+        Let git-sync run; return the commit that is checked out. A failure that repeats
+        may come from the repository here: then it runs again, from an empty one.
+        """
+        engine = self._parts.engine
+        runs = self._parts.metrics.runs
+        try:
+            commit = engine.run(fence)
+        except SidecarError as error:
+            runs("error").inc()
+            failed = volume.failed(error.reason)
+            asked = engine.asked(fence) if failed.is_suspicious else ""
+            if not starts_over(failed, asked):
+                volume.note(error.reason, failed.tried)
+                raise
+            volume.note(error.reason, asked)
+            engine.start_over()
+            commit = engine.run(fence)
+        runs("success").inc()
+        volume.note()
+        return commit
+
     def _publish(
         self, commit: str, volume: Volume, published: Published, fence: Fence
     ) -> Outcome:
         """
         Publish the commit that is checked out, if the gate accepts it.
         """
-        options = self._parts.options
-        is_one_shot = self._parts.settings.one_shot
-        is_same = commit == published.commit and published.is_made_as_asked(options)
+        parts = self._parts
+        is_one_shot = parts.settings.one_shot
+        is_same = commit == published.commit and published.is_made_as_asked(
+            parts.options
+        )
         # Without facts, the record was lost: they come from git again.
         if is_same and published.facts and not self._inspection.problem:
-            if not published.is_settled(options):
+            if not published.is_settled(parts.options):
                 # Record that nothing newer is refused any more, and that this ref has
                 # it.
                 volume.record(published.name, published.facts, fence)
@@ -198,21 +213,23 @@ class Session:
                 # one.
                 self._judge.note(refusal)
                 volume.record_refusal(commit, fence)
-                return self._refused(published, refusal, fence)
-            good = self._judge.fall_back(refusal, volume, fence)
-            if not good:
-                return self._refused(volume.published(), refusal, fence)
-        self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
-        self._judge.note(refusal)
-        self._inspection.problem = ""
-        self._set_readiness(volume.published())
-        self._announce(good, fence)
-        if self._judge.undecided is not None and not is_one_shot:
-            raise self._judge.undecided
-        if refusal is None:
+                good = ""
+            else:
+                good = self._judge.fall_back(refusal, volume, fence)
+        if good:
+            fallback = commit if refusal else ""
+            self._publish_accepted(good, volume, fence, fallback=fallback)
+            self._judge.note(refusal)
+            self._inspection.problem = ""
+            self._set_readiness(volume.published())
+            self._announce(good, fence)
+            if self._judge.undecided is not None and not is_one_shot:
+                raise self._judge.undecided
+        wait = self._judge.wait
+        if wait is None:
             return Outcome("changed", commit)
-        outcome = self._refused(volume.published(), refusal, fence)
-        return replace(outcome, counts={"commits_published": 1})
+        outcome = self._refused(volume.published(), wait, fence)
+        return replace(outcome, counts={"commits_published": 1}) if good else outcome
 
     def _publish_accepted(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
@@ -227,7 +244,7 @@ class Session:
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
         lacks = [" ".join(each) for each in engine.unfiltered(fence).items()]
         if lacks:
-            facts["unfiltered"] = lacks
+            facts["unfiltered"] = lacks = lacks[: snapshot.NAMED_PATHS]
             log.warning("filter_missing", revision=commit, paths=lacks)
         engine.keep(commit)
         volume.show(build, facts, fence, fallback=fallback)
@@ -307,7 +324,7 @@ class Session:
             said = f"the log of {holder} has the reason"
             refusal = RevisionRefused(remote, [Finding("", None, said)])
             self._judge.note(refusal)
-            return self._refused(published, refusal, fence)
+            return self._refused(published, Wait(refusal), fence)
         # Of a GitHub App only the holder can ask; a ref may be the hash of a tag.
         if remote in (None, published.commit, published.ref):
             return self._confirm(published, fence)
@@ -351,33 +368,33 @@ class Session:
         self._set_readiness(published)
         if self._parts.past.announced != commit:
             self._announce(commit, fence)
-        lacks = {
-            "filter_missing": snapshot.unfiltered_of(published.facts),
-            "hook_failed": self._parts.hooks.problem,
-        }
-        for reason, said in lacks.items():
-            if said:
-                return Outcome(
-                    "partial", commit, why=failure(reason, said), is_enough=True
-                )
-        return Outcome("unchanged", commit)
+        unfiltered = snapshot.unfiltered_of(published.facts)
+        lack = unfiltered or self._parts.hooks.problem
+        if not lack:
+            return Outcome("unchanged", commit)
+        why = failure("filter_missing" if unfiltered else "hook_failed", lack)
+        return Outcome("partial", commit, why=why, is_enough=True)
 
-    def _refused(
-        self, published: Published, why: SidecarError, fence: Fence
-    ) -> Outcome:
+    def _refused(self, published: Published, wait: Wait, fence: Fence) -> Outcome:
         """
         Return the outcome of a refusal. Unless the ref is pinned, a one-shot may still
         succeed, and the first sync of a process starts the hooks for what is published.
         """
         commit = published.commit
         self._set_readiness(published)
-        options = self._parts.options
+        parts = self._parts
         is_enough = bool(commit) and not (
-            options.is_pinned or published.is_elsewhere(options)
+            parts.options.is_pinned or published.is_elsewhere(parts.options)
         )
-        if is_enough and not self._parts.past.announced:
+        if is_enough and not parts.past.announced:
             self._announce(commit, fence)
-        return Outcome("partial", commit, why=why, is_enough=is_enough)
+        return Outcome(
+            "partial",
+            commit,
+            why=wait.why,
+            until=time.time() + max(0.0, wait.until - time.monotonic()),
+            is_enough=is_enough,
+        )
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """
@@ -386,9 +403,9 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        hooks = self._parts.hooks
-        if self._parts.settings.one_shot:
-            problem = hooks.announce_once(commit, fence)
+        parts = self._parts
+        if parts.settings.one_shot:
+            problem = parts.hooks.announce_once(commit, fence)
             if problem:
                 raise GitSyncExitError(
                     "hook_failed",
@@ -396,8 +413,8 @@ class Session:
                     REASONS["hook_failed"].advice,
                 )
         else:
-            hooks.announce(commit)
-        self._parts.past.announced = commit
+            parts.hooks.announce(commit)
+        parts.past.announced = commit
 
     def _count_failure(self, error: SidecarError) -> SidecarError:
         """
@@ -428,7 +445,6 @@ class Session:
         past = self._parts.past
         options = self._parts.options
         refusal = self._judge.refusal
-        damage = self._inspection.problem
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         past.details = snapshot.details_of(published.facts)
@@ -438,22 +454,18 @@ class Session:
         if not published.commit:
             said = f"{options.link} shows no commit{self._judge.why_nothing}"
             problem = failure("nothing_published", said)
-        elif damage:
-            problem = failure("files_damaged", damage)
+        elif self._inspection.problem:
+            problem = failure("files_damaged", self._inspection.problem)
         elif options.is_pinned and refusal is not None:
             problem = refusal
         elif is_holder and (elsewhere := published.problem(options)):
             problem = failure("published_elsewhere", elsewhere)
-        readiness = Readiness(
-            revision=published.commit,
-            published_at=published.published_at,
-            problem=problem,
-            shortfall=published.shortfall(options),
-        )
+        shown = published.commit
+        shortfall = published.shortfall(options)
         # A rollout must not wait until this process can read the form of another
         # version.
         if not (is_holder or published.commit) and os.path.isdir(options.link):
             shown = os.path.basename(os.path.realpath(options.link))
-            said = f"the holder of the lock is another version, and shows {shown}"
-            readiness = Readiness(shown, problem=None, shortfall=said)
-        past.readiness = readiness
+            shortfall = f"the holder of the lock is another version, and shows {shown}"
+            problem = None
+        past.readiness = Readiness(shown, published.published_at, problem, shortfall)

@@ -1,7 +1,5 @@
 """
 git-sync itself: one run fetches a commit, checks it out below its own root, and exits.
-If it fails again in the same way, :meth:`Engine.run` starts over from an empty
-repository.
 
 Nobody but the wrapper reads that root. Its checkout is emptied when it has been
 published, so what stays between runs is a repository. Before a run, obstacles from
@@ -17,21 +15,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
-from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.snapshot import NAMED_PATHS
+from git_sync_wrapper.reasons import explain, failure, heard
 from git_sync_wrapper.work_folder import (
     CANDIDATE,
     GIT,
-    STORE,
     WORKTREES,
     WorkFolder,
     read_text,
@@ -41,22 +37,22 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explained, nearest_folder
-from sidecar_runtime.volume.own import folder_of, write_own
-from sidecar_runtime.volume.snapshots import remove_tree
+from sidecar_runtime.volume.own import folder_of, walk, write_own
+from sidecar_runtime.volume.snapshots import opened, remove_tree
 
 PUBLISHED = "published"
 """The branch of the published commit."""
 INDEX = "restored"
 ATTRIBUTES = ".gitattributes"
-FAILED = "failed"
-"""
-The reason of the last failure, so that one that repeats is known after a restart as
-well; and for what a run has started over since.
-"""
 REPORT = "error.json"
 # In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
+
+# What git-annex commits instead of a file: a link, or unlocked, a pointer; both name its
+# key. https://git-annex.branchable.com/internals/pointer_file/
+_ANNEX = re.compile(r"((\.\./)*\.git)?/annex/objects/")
+POINTER_BYTES = 300
 
 log = get_logger("git-sync")
 
@@ -76,7 +72,6 @@ class Engine:
         self.work = WorkFolder(options.root)
         self.root = self.work.path
         self.worktree = ""
-        self._failed = os.path.join(options.root, STORE, FAILED)
         self._program = program
         self._options = options
         self._environ = for_git_sync(os.environ) | proxies.for_others(os.environ)
@@ -86,9 +81,7 @@ class Engine:
 
     def run(self, fence: Fence, **instead: str) -> str:
         """
-        Sync once; return the commit that is checked out now. If a failure repeats while
-        the remote answers, it may come from the repository here: one run starts over
-        from an empty one, for this commit and these settings.
+        Sync once; return the commit that is checked out now.
 
         Args:
             instead: Flags of git-sync that override the settings.
@@ -99,29 +92,6 @@ class Engine:
             CycleAbandoned: The fence was revoked; git-sync and all its git processes
                 are gone.
         """
-        try:
-            commit = self._follow(fence, instead)
-        except SidecarError as error:
-            last, _, tried = self._noted().partition(" ")
-            is_again = last == error.reason
-            if not is_again:
-                self._note(f"{error.reason} {tried}")
-            if not is_again or error.reason in KEPT or instead:
-                raise
-            remote = self._git.answers(fence)
-            # Once for the same: what stays then is no fault of the repository here.
-            options = self._options
-            form = self._environ.get("GIT_DEFAULT_HASH", "")
-            asked = f"{remote} {options.source} {options.made_by} {form}"
-            if not remote or tried == asked:
-                raise
-            self._note(f"{error.reason} {asked}")
-            self.start_over()
-            commit = self._follow(fence, instead)
-        self._note("")
-        return commit
-
-    def _follow(self, fence: Fence, instead: Mapping[str, str]) -> str:
         return self._git.following(
             lambda access: self._run(access, fence, instead), fence
         )
@@ -235,10 +205,10 @@ class Engine:
         """
         said = child.Kept(200)
         with suppress(OSError, child.DeadlinePassed):
-            argv = [self._program, *self._options.arguments, "--version"]
-            child.run(
-                child.Command(argv, self._environ), fence, GRACE_SECONDS, said, said
+            command = child.Command(
+                [self._program, *self._options.arguments, "--version"], self._environ
             )
+            child.run(command, fence, GRACE_SECONDS, said, said)
         git = b"unknown"
         with suppress(GitFailed):
             git = self._git.ask(["--version"], os.sep, fence)
@@ -260,14 +230,20 @@ class Engine:
         if is_news:
             log.info("repository_removed", root=self.root, kept="the published files")
 
-    def _noted(self) -> str:
-        with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            return read_text(FAILED, store)
-        return ""
+    def asked(self, fence: Fence) -> str:
+        """
+        Return what git-sync should bring now: what the remote has, and the settings;
+        empty if the remote does not answer.
 
-    def _note(self, reason: str) -> None:
-        with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            write_own(FAILED, reason.encode(), store)
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            remote = self._git.poll(fence)
+        except SidecarError:
+            return ""
+        form = self._environ.get("GIT_DEFAULT_HASH", "")
+        return f"{remote} {self._options.source} {self._options.made_by} {form}"
 
     # --- commits that are here
 
@@ -297,8 +273,11 @@ class Engine:
             raise failure(
                 "git_sync_failed", f"no parent of {commit}: {error}"
             ) from None
-        head = said.decode(errors="replace").partition("\n\n")[0]
-        found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
+        found = re.search(
+            r"^parent ([0-9a-f]+)$",
+            said.decode(errors="replace").partition("\n\n")[0],
+            re.MULTILINE,
+        )
         return found[1] if found else ""
 
     def check_whole(self, fence: Fence, restored: str = "") -> None:
@@ -314,10 +293,12 @@ class Engine:
             CycleAbandoned: The fence was revoked.
         """
         given = self._restoring(restored) if restored else {}
-        folder = self.root if restored else self.worktree
         try:
             said = self._git.ask(
-                ["ls-files", "--deleted", "-z"], folder, fence, **given
+                ["ls-files", "--deleted", "-z"],
+                self.root if restored else self.worktree,
+                fence,
+                **given,
             )
         except GitFailed as error:
             said = str(error).encode()
@@ -327,35 +308,44 @@ class Engine:
 
     def unfiltered(self, fence: Fence) -> dict[str, str]:
         """
-        Return the first files of the checkout whose filter is set nowhere, and say so
-        of each: they are as the server stores them, such as encrypted by git-crypt, or
-        a pointer of Git LFS.
+        Return the files of the checkout whose filter is set nowhere, or whose
+        content git-annex has, and say so of each: they are as the server stores them,
+        such as encrypted by git-crypt, or a pointer of Git LFS.
 
         Raises:
             CycleAbandoned: The fence was revoked.
         """
         options = self._options
-        # Nearly no repository has filters, and to ask git costs as much as 200 files.
-        may_have = any(ATTRIBUTES in names for *_, names in os.walk(self.worktree))
-        if not (may_have or options.git_config or options.sparse_checkout_file):
-            return {}
+        names = set()
+        lacks = {}
+        checkout = folder_of(f"{self.worktree}/.", options.root, opened)
+        with suppress(OSError), checkout as top:
+            for path, folder, name, found in walk(top):
+                names.add(name)
+                if _ANNEX.match(_pointer(name, folder, found)):
+                    lacks[path] = "needs git-annex, which git-sync does not run"
         fields = b""
-        words = ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"]
-        with suppress(GitFailed):
-            said = self._git.ask(words, self.worktree, fence)
-            words = ["check-attr", "-z", "--stdin", "filter"]
-            fields = said and self._git.ask(words, self.worktree, fence, said)
-        found = os.fsdecode(fields).split("\0")
+        # Nearly no repository has filters, and to ask git costs as much as 200 files.
+        if ATTRIBUTES in names or options.git_config or options.sparse_checkout_file:
+            with suppress(GitFailed):
+                said = self._git.ask(
+                    ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"],
+                    self.worktree,
+                    fence,
+                )
+                words = ["check-attr", "-z", "--stdin", "filter"]
+                fields = said and self._git.ask(words, self.worktree, fence, said)
+        told = os.fsdecode(fields).split("\0")
         known = {key.rpartition(".")[0] for key, _ in options.git_config}
         known |= {"filter.set", "filter.unset"}
-        lacks = (
-            (path, f"needs the filter {name}, which git has no program for")
-            for path, name in zip(found[::3], found[2::3], strict=False)
-            if f"filter.{name}" not in known
+        lacks |= {
+            path: f"needs the filter {filter}, which git has no program for"
+            for path, filter in zip(told[::3], told[2::3], strict=False)
+            if f"filter.{filter}" not in known
             # a sparse checkout lacks some
             and os.path.lexists(f"{self.worktree}/{path}")
-        )
-        return dict(islice(lacks, NAMED_PATHS))
+        }
+        return lacks
 
     def keep(self, commit: str) -> None:
         """
@@ -377,15 +367,18 @@ class Engine:
             CycleAbandoned: The fence was revoked.
         """
         worktree = os.path.join(self.root, WORKTREES, commit)
-        given = self._restoring(worktree)
         pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n".encode()
         try:
             self._git.trusted = self.work.prepare(self._git.repo)
             with self.work.opened(GIT) as git:
                 remove_tree(INDEX, git)
             with folder_of(f"{worktree}/{GIT}", self._options.root) as checkout:
-                words = ["read-tree", "--reset", "-u", commit]
-                self._git.ask(words, self.root, fence, **given)
+                self._git.ask(
+                    ["read-tree", "--reset", "-u", commit],
+                    self.root,
+                    fence,
+                    **self._restoring(worktree),
+                )
                 write_own(GIT, pointer, checkout)
         except (GitFailed, OSError) as error:
             log.warning("restore_failed", revision=commit, error=str(error))
@@ -397,3 +390,12 @@ class Engine:
             "GIT_WORK_TREE": worktree,
             "GIT_INDEX_FILE": os.path.join(self.root, GIT, INDEX),
         }
+
+
+def _pointer(name: str, folder: int, found: os.stat_result) -> str:
+    """
+    Return where a link leads, or the text of a small file; empty if it is neither.
+    """
+    if stat.S_ISLNK(found.st_mode):
+        return os.readlink(name, dir_fd=folder)
+    return read_text(name, folder) if found.st_size <= POINTER_BYTES else ""

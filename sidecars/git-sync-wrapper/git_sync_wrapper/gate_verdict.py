@@ -10,9 +10,11 @@ server refuses hashes, git-sync fetches the whole history of the ref first, once
 
 from __future__ import annotations
 
+import math
 import stat
 
 from git_sync_wrapper import snapshot
+from git_sync_wrapper.plan import Wait
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.volume import Volume
 from sidecar_runtime.errors import SidecarError
@@ -49,12 +51,16 @@ class Judge:
         self.undecided: Undecided | None = None
 
     @property
-    def is_due(self) -> bool:
+    def wait(self) -> Wait | None:
         """
-        Whether the gate should judge a refused commit again.
+        The refusal of the newest commit, and when the gate should judge it again; None
+        if it is accepted.
         """
         gate = self._parts.gate
-        return gate is not None and any(gate.is_due(commit) for commit in self._judged)
+        if gate is None or self.refusal is None:
+            return None
+        times = map(gate.due_at, self._judged)
+        return Wait(self.refusal, min(times, default=math.inf))
 
     def note(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
@@ -98,10 +104,12 @@ class Judge:
             explained(f"cannot read {folder}"),
             volume.compared(folder) as (checkout, shown),
         ):
-            rows = snapshot.rows_of(checkout).items()
-            # to changed files
-            links = {path for path, row in rows if stat.S_ISLNK(row.mode)}
-            paths = sorted(links.union(snapshot.changes(checkout, shown)))
+            # A link may lead to a changed file.
+            paths = sorted(
+                path
+                for path, *_, found, is_changed in snapshot.compare(checkout, shown)
+                if is_changed or stat.S_ISLNK(found.st_mode)
+            )
         while True:
             try:
                 refusal = gate.judge(commit, folder, paths, fence)

@@ -108,7 +108,7 @@ class Git:
 
     def poll(self, fence: Fence) -> str:
         """
-        Return the commit that the ref names on the remote now.
+        Return the commit that the ref names on the remote now; of a hash, the hash.
 
         Raises:
             SidecarError: The remote does not answer, or does not have the ref.
@@ -118,10 +118,12 @@ class Git:
 
     def _poll(self, access: Access, fence: Fence) -> str:
         options = self._options
-        names = [self.repo, options.ref, f"{options.ref}{_PEELED}"]
+        peeled = f"{options.ref}{_PEELED}"
         for kinds in _KINDS[options.ref == "HEAD" :]:
             try:
-                said = self._ask_remote([*kinds, *names], access, fence)
+                said = self._ask_remote(
+                    [*kinds, self.repo, options.ref, peeled], access, fence
+                )
             except GitFailed as error:
                 raise access.explain(explain(str(error), POLLING)) from None
             lines = (line.partition("\t")[::2] for line in said.split("\n"))
@@ -131,6 +133,8 @@ class Git:
                 commit = found.get(place.format(options.ref))
                 if commit:
                     return commit
+        if options.is_pinned:  # no server looks a hash up, but it has answered
+            return options.ref
         raise failure(
             "ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}"
         )
@@ -202,19 +206,6 @@ class Git:
         to = found[1] if found else ""
         return server_of(url) + to if to.startswith("/") else to
 
-    def answers(self, fence: Fence) -> str:
-        """
-        Return what the remote answers: a commit, or that it has no such ref; empty if
-        it does not answer.
-
-        Raises:
-            CycleAbandoned: The fence was revoked.
-        """
-        try:
-            return self.poll(fence)
-        except SidecarError as error:
-            return "ref_not_found" if error.reason == "ref_not_found" else ""
-
     def _run(
         self,
         words: Sequence[str],
@@ -237,8 +228,9 @@ class Git:
         given |= configured(given, configs)
         title = f"git {words[0]} of {self.repo}"
         try:
-            argv = [self._options.git, *words]
-            command = child.Command(argv, given, folder, told, title)
+            command = child.Command(
+                [self._options.git, *words], given, folder, told, title
+            )
             limit = min(seconds, self._options.sync_timeout)
             code = child.run(command, fence, limit, said, complaints)
         except child.DeadlinePassed:

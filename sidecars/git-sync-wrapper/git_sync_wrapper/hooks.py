@@ -87,25 +87,26 @@ def exechook(options: Options) -> list[Hook]:
     Return the hook that runs a program in the folder of the commit, with its hash in
     ``GITSYNC_HASH``; none without a command.
     """
-    program = options.exechook_command
-    if not program:
+    if not options.exechook_command:
         return []
-    seconds = options.exechook_timeout
 
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
-        environ = {**os.environ, "GITSYNC_HASH": commit}
         try:
-            command = child.Command([program], environ, folder)
-            code = child.run(command, fence, seconds, said)
+            command = child.Command(
+                [options.exechook_command],
+                {**os.environ, "GITSYNC_HASH": commit},
+                folder,
+            )
+            code = child.run(command, fence, options.exechook_timeout, said)
         except child.DeadlinePassed:
-            raise HookFailed(f"it did not end within {seconds:g} s") from None
+            late = f"it did not end within {options.exechook_timeout:g} s"
+            raise HookFailed(late) from None
         except (OSError, SidecarError) as error:
             raise HookFailed(f"it cannot be started: {error}") from None
         if code != 0:
             raise HookFailed(f"it ended with {child.ending(code)}", str(said))
-        output = without_secrets(str(said))
-        log.debug("hook_said", hook="exechook", output=output)
+        log.debug("hook_said", hook="exechook", output=without_secrets(str(said)))
 
     return [Hook("exechook", run, options.exechook_backoff, threading.Lock())]
 
@@ -217,9 +218,10 @@ class Hooks:
         try:
             with folder_of(path, self._options.root) as folder:
                 name = os.path.basename(path)
-                flags = os.O_CREAT | os.O_EXCL
                 with suppress(FileExistsError):  # not opened: it may be a pipe
-                    os.close(os.open(name, flags, 0o666, dir_fd=folder))
+                    os.close(
+                        os.open(name, os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+                    )
                 os.utime(name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             problem = f"touch-file failed: {error.strerror}"
@@ -235,14 +237,16 @@ class Hooks:
         path = self._options.error_file
         if not path:
             return
-        facts = {
-            "Msg": error.reason,
-            "Err": error.message,
-            "Args": {"failCount": failures},
-        }
+        text = json.dumps(
+            {
+                "Msg": error.reason,
+                "Err": error.message,
+                "Args": {"failCount": failures},
+            }
+        )
         try:
             with folder_of(path, self._options.root) as folder:
-                write_own(os.path.basename(path), json.dumps(facts).encode(), folder)
+                write_own(os.path.basename(path), text.encode(), folder)
         except OSError as problem:
             log.warning("error_file_failed", path=path, error=problem.strerror)
 

@@ -69,16 +69,15 @@ def send(
         }
         # As in Go; it is not for another server to which this one redirects.
         login = util.make_headers(basic_auth=unquote(url.auth or ""))
-        retries = util.Retry(
-            None, 0, 0, redirect=redirects, other=0, raise_on_redirect=False
-        )
         with client.request(
             method,
             url._replace(auth=None).url,
             headers=headers | login,
             preload_content=False,
             timeout=seconds,
-            retries=retries,
+            retries=util.Retry(
+                None, 0, 0, redirect=redirects, other=0, raise_on_redirect=False
+            ),
         ) as found:
             body = found.read(body_bytes).decode(errors="surrogateescape")
             to = found.get_redirect_location() or ""

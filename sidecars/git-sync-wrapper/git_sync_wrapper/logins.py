@@ -98,9 +98,9 @@ class Access:
         Return the error of a refused login with the login that was sent to that server.
         """
         if error.reason == "ssh_key_refused":
-            keys = [one.who for one in self.sent if one.url == SSH]
-            who = ", ".join(keys) or "no file of GITSYNC_SSH_KEY_FILE exists"
-            return failure(error.reason, f"{error.message} ({who})")
+            who = ", ".join(one.who for one in self.sent if one.url == SSH)
+            said = who or "no file of GITSYNC_SSH_KEY_FILE exists"
+            return failure(error.reason, f"{error.message} ({said})")
         if error.reason != "credentials_refused":
             return error
         # Some lines of git name no URL, and a server may name any, unquoted.
@@ -263,9 +263,9 @@ class Logins:
         except OSError as error:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
-        to = answer.location
-        if to:  # whoever answers there would choose the login
-            said = f"--askpass-url redirects from {server_of(url)} to {server_of(to)}"
+        if answer.location:  # whoever answers there would choose the login
+            to = server_of(answer.location)
+            said = f"--askpass-url redirects from {server_of(url)} to {to}"
             raise failure("redirect_refused", said)
         fields = dict(line.partition("=")[::2] for line in answer.body.splitlines())
         user = fields.get("username", "")
@@ -473,8 +473,9 @@ def _read(setting: str, path: str) -> bytes:
     try:
         return read_file(path, SECRET_BYTES, follow=True)
     except OSError as error:
-        said = f"{setting}: cannot read {path}: {error.strerror}"
-        raise failure("secret_unreadable", said) from None
+        raise failure(
+            "secret_unreadable", f"{setting}: cannot read {path}: {error.strerror}"
+        ) from None
 
 
 @contextmanager

@@ -427,8 +427,11 @@ def _let_old_ones_win(
     if branch[1] == CHART_REF and (is_rev or new[1] not in ("", CHART_REF)):
         given["ref"] = rev if is_rev else new
     elif branch[1] and is_rev:
-        said = f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
-        problems.append(Problem(*branch, said))
+        problems.append(
+            Problem(
+                *branch, f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
+            )
+        )
 
 
 def _check(values: Mapping[str, Any]) -> Iterator[Problem]:

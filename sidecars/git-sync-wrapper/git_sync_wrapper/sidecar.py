@@ -6,6 +6,7 @@ metrics, git-sync's own among them.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -51,12 +52,15 @@ class GitSyncMetrics(Registry):
             "status",
         )
 
-    def count(self, status: str, seconds: float) -> None:
+    def count(self, status: str, started: float) -> None:
         """
-        Count a sync, and the fetch of a success.
+        Count a sync that ends now, and the fetch of a success.
+
+        Args:
+            started: In monotonic seconds.
         """
         self._syncs.labels(status).inc()
-        self._durations.labels(status).observe(seconds)
+        self._durations.labels(status).observe(time.monotonic() - started)
         if status == "success":
             self._fetches.inc()
 
@@ -160,11 +164,10 @@ class GitSyncWrapper:
         return self._parts.past.readiness
 
     def details(self) -> dict[str, object]:
-        parts = self._parts
         return {
-            "repository": parts.options.repo,
-            "ref": parts.options.ref,
-            **parts.past.details,
+            "repository": self._parts.options.repo,
+            "ref": self._parts.options.ref,
+            **self._parts.past.details,
         }
 
     def watch(self, wake: Callable[[], None]) -> None:

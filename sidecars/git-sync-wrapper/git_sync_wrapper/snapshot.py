@@ -174,8 +174,11 @@ def is_copy(checkout: int, kept: int, rows: Rows) -> bool:
     """
     Whether a kept snapshot is undamaged and equal to a checkout.
     """
-    is_complete = not damaged(rows, kept) and rows.keys() == rows_of(checkout).keys()
-    return is_complete and not changes(checkout, kept)
+    return (
+        not damaged(rows, kept)
+        and rows.keys() == rows_of(checkout).keys()
+        and not changes(checkout, kept)
+    )
 
 
 def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
@@ -284,14 +287,15 @@ class Published(NamedTuple):
         of another repository; empty if it is not. Facts that are not recorded count as
         equal.
         """
-        link = options.link
-        ref = options.ref
         # The hash of an annotated tag pins the commit that the tag names.
-        if options.is_pinned and ref not in (self.commit, self.ref):
-            return f"{link} shows {self.commit}, but GITSYNC_REF pins {ref}"
+        if options.is_pinned and options.ref not in (self.commit, self.ref):
+            return (
+                f"{options.link} shows {self.commit}, but GITSYNC_REF pins "
+                f"{options.ref}"
+            )
         if self.is_elsewhere(options):
             return (
-                f"{link} shows {self.commit} of {self.repo}, but GITSYNC_REPO is "
+                f"{options.link} shows {self.commit} of {self.repo}, but GITSYNC_REPO is "
                 "another repository"
             )
         return ""
@@ -300,8 +304,9 @@ class Published(NamedTuple):
         """
         Return why this is what other settings than ours ask for; empty if it is not.
         """
-        lack = "" if self.fallback else self.shortfall(options)
-        return self.problem(options) or lack
+        return self.problem(options) or (
+            "" if self.fallback else self.shortfall(options)
+        )
 
     def shortfall(self, options: Options) -> str:
         """
@@ -323,8 +328,9 @@ class Published(NamedTuple):
         Whether the record says that this is what the settings ask for, and that nothing
         newer is refused.
         """
-        lacks = self.refused or self.problem(options) or self.shortfall(options)
-        return bool(self.ref) and not lacks
+        return bool(self.ref) and not (
+            self.refused or self.problem(options) or self.shortfall(options)
+        )
 
     def is_elsewhere(self, options: Options) -> bool:
         """
@@ -362,8 +368,10 @@ def read_record(name: str, store: int) -> Published:
     record = read_facts(RECORD, store)
     if record.get("snapshot") != name:  # killed between the record and the link
         return Published(commit, name, published_at=found.st_mtime)
-    names = ("made_by", "fallback", "repo", "ref", "refused")
-    said = {key: str(record.get(key, "")) for key in names}
+    said = {
+        key: str(record.get(key, ""))
+        for key in ("made_by", "fallback", "repo", "ref", "refused")
+    }
     at = record.get("published_at")
     is_time = isinstance(at, int | float) and 0 <= at < 1 << 36
     return Published(
@@ -382,8 +390,8 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    text = json_text(record).encode()
-    write_own(RECORD, text + b"\n", store, mode=0o664, fsync=fsync)
+    text = f"{json_text(record)}\n"
+    write_own(RECORD, text.encode(), store, mode=0o664, fsync=fsync)
 
 
 # --- for people
@@ -423,8 +431,11 @@ def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
     """
     Return the facts in a record, which is untrusted, as the status page shows them.
     """
-    names = ("author", "committed_at", "subject")
-    commit = {name: _text(facts[name]) for name in names if facts.get(name)}
+    commit = {
+        name: _text(facts[name])
+        for name in ("author", "committed_at", "subject")
+        if facts.get(name)
+    }
     changed = ", ".join(_paths(facts, "changed"))
     return {"commit": commit, "last_change": _text(changed)}
 

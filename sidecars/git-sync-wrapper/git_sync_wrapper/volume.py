@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.options import Options
+from git_sync_wrapper.plan import Failed
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import RECORD, Published
-from git_sync_wrapper.work_folder import ROOT, STORE
+from git_sync_wrapper.work_folder import ROOT, STORE, read_text
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -30,6 +31,11 @@ from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
 
 LOCK = "lock"
+FAILED = "failed"
+"""
+The reason of the last failure, so that one that repeats is known after a restart as
+well; and for what git-sync has started over since.
+"""
 LIST = ".files"
 AIRFLOWIGNORE = ".airflowignore"
 # Matches any commit in both syntaxes of Airflow's ignore files: glob and regular
@@ -171,14 +177,13 @@ class Volume:
         Args:
             check: Raises if the checkout was not complete while it was linked.
         """
-        copies = [
-            n for n in self.snapshots.revisions() if snapshot.commit_of(n) == commit
-        ]
         with (
             explained(f"cannot make a snapshot of {commit}"),
             self.compared(checkout) as (folder, shown),
         ):
-            for name in copies:
+            for name in self.snapshots.revisions():
+                if snapshot.commit_of(name) != commit:
+                    continue
                 listed = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, listed):
@@ -193,8 +198,8 @@ class Volume:
             def fill(new: int) -> None:
                 added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
-                text = json.dumps(snapshot.rows_of(new)).encode()
-                write_own(name + LIST, text, self.store, mode=0o664)
+                text = json.dumps(snapshot.rows_of(new))
+                write_own(name + LIST, text.encode(), self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
 
@@ -227,18 +232,21 @@ class Volume:
         Record a snapshot as published, for the settings of now.
         """
         options = self._options
-        record = {
-            "revision": snapshot.commit_of(name),
-            "snapshot": name,
-            "published_at": round(time.time(), 3),
-            "repo": options.repo,
-            "ref": options.ref,
-            "made_by": options.made_by,
-            "fallback": fallback,
-            **facts,
-        }
         with explained(f"cannot write {RECORD}"), fence:
-            snapshot.write_record(record, self.store, fsync=self._fsync)
+            snapshot.write_record(
+                {
+                    "revision": snapshot.commit_of(name),
+                    "snapshot": name,
+                    "published_at": round(time.time(), 3),
+                    "repo": options.repo,
+                    "ref": options.ref,
+                    "made_by": options.made_by,
+                    "fallback": fallback,
+                    **facts,
+                },
+                self.store,
+                fsync=self._fsync,
+            )
 
     def record_refusal(self, commit: str, fence: Fence) -> None:
         """
@@ -261,6 +269,22 @@ class Volume:
             devices = {os.fstat(n).st_dev for n in (self.snapshots.root, self.store)}
             self.is_link_full = error.reason == "target_full" and len(devices) > 1
             raise
+
+    # --- failed runs
+
+    def failed(self, reason: str) -> Failed:
+        """
+        Return a failure, with what is noted of those before it.
+        """
+        before, _, tried = read_text(FAILED, self.store).partition(" ")
+        return Failed(reason, before, tried)
+
+    def note(self, reason: str = "", tried: str = "") -> None:
+        """
+        Note a failure, and what git-sync has started over for; or a success.
+        """
+        with suppress(OSError):
+            write_own(FAILED, f"{reason} {tried}".encode(), self.store)
 
     # --- older ones
 
@@ -336,20 +360,20 @@ class Inspection:
         damaged = volume.damage(shown.name)
         if not is_holder and damaged == [shown.name + LIST]:
             damaged = []
-        before = self.problem
-        self.problem = ""
-        if damaged:
-            self.problem = (
-                f"damaged or missing in {shown.commit}: "
-                f"{counted(len(damaged), 'file')}, such as {damaged[0]}"
+        if not damaged:
+            self.problem = ""
+            return
+        if not self.problem:
+            log.warning(
+                "damage_found",
+                revision=shown.commit,
+                files=len(damaged),
+                paths=damaged[: snapshot.NAMED_PATHS],
             )
-            if not before:
-                log.warning(
-                    "damage_found",
-                    revision=shown.commit,
-                    files=len(damaged),
-                    paths=damaged[: snapshot.NAMED_PATHS],
-                )
+        self.problem = (
+            f"damaged or missing in {shown.commit}: "
+            f"{counted(len(damaged), 'file')}, such as {damaged[0]}"
+        )
 
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
@@ -357,10 +381,10 @@ class Inspection:
         repository here, without the remote. A commit that is checked out in part goes
         the way of a new one.
         """
-        options = self._parts.options
+        parts = self._parts
         commit = published.commit
-        engine = self._parts.engine
-        if published.mismatch(options) or options.sparse_checkout_file:
+        engine = parts.engine
+        if published.mismatch(parts.options) or parts.options.sparse_checkout_file:
             return
         checkout = engine.check_out(commit, fence)
         if not checkout:
@@ -370,8 +394,12 @@ class Inspection:
                 commit, checkout, fence, lambda f: engine.check_whole(f, checkout)
             )
             engine.keep(commit)
-            facts = {**published.facts, "refused": published.refused}
-            volume.show(build, facts, fence, fallback=published.fallback)
+            volume.show(
+                build,
+                {**published.facts, "refused": published.refused},
+                fence,
+                fallback=published.fallback,
+            )
             engine.work.clear()
         except (
             SidecarError,

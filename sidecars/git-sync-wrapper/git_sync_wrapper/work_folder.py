@@ -157,8 +157,9 @@ class WorkFolder:
                 os.rename(ROOT, aside, src_dir_fd=above, dst_dir_fd=store)
                 remove_tree(aside, store)
         except OSError as error:
-            said = f"cannot remove {self.path}: {error.strerror}"
-            raise failure(FOREIGN, said) from error
+            raise failure(
+                FOREIGN, f"cannot remove {self.path}: {error.strerror}"
+            ) from error
 
 
 def _configure(git: int, repo: str) -> int:

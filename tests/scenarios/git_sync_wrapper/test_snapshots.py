@@ -63,7 +63,8 @@ def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(
 def test_a_gate_that_edits_files_before_they_are_published_edits_only_the_new_commit(
     here: GitSite,
 ) -> None:
-    program = script(here.folder / "edit", "echo '# edited' >> a.py")
+    """What it refuses, it is asked about again: that moment is told."""
+    program = script(here.folder / "edit", "echo '# edited' >> a.py; ! ls bad.py")
     gate = {
         "GIT_SYNC_WRAPPER_GATE": "command",
         "GIT_SYNC_WRAPPER_GATE_COMMAND": program,
@@ -80,6 +81,9 @@ def test_a_gate_that_edits_files_before_they_are_published_edits_only_the_new_co
     assert "a = 1\n# edited\n" == (here.link / "a.py").read_text()
     assert here.link.joinpath("pkg/deep/b.py").samefile(folder / "pkg/deep/b.py")
     assert [] == wrapper.find_events("damage_found"), wrapper.log()
+    commit_files(here, **{"bad.py": ""})
+    wrapper.wait_for(lambda: wrapper.reason() == "revision_refused", "it is told")
+    assert wrapper.get("/readyz").json()["until"]
 
 
 def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(

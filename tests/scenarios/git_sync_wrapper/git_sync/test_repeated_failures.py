@@ -3,14 +3,12 @@ What git-sync's own repository remembers stops nothing: a run starts over from a
 one.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from git_sync_wrapper import work_folder
-from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer
@@ -53,20 +51,6 @@ def test_what_a_kill_leaves_of_a_removed_repository_is_where_a_start_sweeps(
     work_folder.WorkFolder(str(tmp_path)).remove()
 
     assert [tmp_path / ".snapshots"] == [*tmp_path.iterdir()]
-
-
-def test_another_hash_heals_what_a_start_over_could_not(here: GitSite) -> None:
-    folder = here.repository.folder
-    shutil.rmtree(folder)
-    repository = Repository(folder, object_format="sha256")
-    commit = repository.commit({"a.py": "a = 1\n"})
-    wrapper = here.wrapper()
-    wrapper.wait_for_event("repository_removed")
-    wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
-    wrapper.kill()
-    wrapper.environment["GIT_DEFAULT_HASH"] = "sha256"
-
-    here.wait_until_shown(commit, wrapper.start(), 60)
 
 
 def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> None:
