@@ -27,7 +27,6 @@ REPO = "https://git.example.com/dags.git"
 MAIN = read_options([], {"GITSYNC_REPO": REPO, "GITSYNC_REF": "main"})
 PIN = read_options([], {"GITSYNC_REPO": REPO, "GITSYNC_REF": NEW})
 OF_MAIN = Published(OLD, OLD, MAIN.made_by, repo=REPO, ref="main")
-FALLBACK = OF_MAIN._replace(fallback=NEW)
 REFUSED = SidecarError("revision_refused", "dag.py: line 1")
 LEFT: Any = {"remote": OLD, "arrived": OLD}
 CAME: Any = {"remote": NEW, "arrived": NEW}
@@ -54,7 +53,7 @@ HOLDER = [
     # the refused commit was taken back
     (Done(), Situation(OF_MAIN, **LEFT, refused=FINAL)),
     # a restart finds a fallback
-    (Work(), Situation(FALLBACK, **CAME)),
+    (Work(), Situation(OF_MAIN._replace(fallback=NEW), **CAME)),
     # the record still names a refused commit
     (Work(), Situation(OF_MAIN._replace(refused=NEW), **LEFT)),
     # another branch has the same commit
@@ -75,9 +74,9 @@ def test_each_situation_has_one_decision(
 
 def test_a_pin_that_is_published_is_settled() -> None:
     """It is the hash of a tag, which names another commit."""
-    of_pin = OF_MAIN._replace(ref=NEW)
+    situation = Situation(OF_MAIN._replace(ref=NEW), **CAME)
 
-    assert Done() == decide(Situation(of_pin, **CAME), PIN, 30.0)
+    assert Done() == decide(situation, PIN, 30.0)
 
 
 AGAIN = Failed("git_sync_failed", "git_sync_failed")

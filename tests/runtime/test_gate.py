@@ -231,7 +231,7 @@ def test_a_commands_refusal_is_checked_again_with_backoff(
     door.clock.seconds += LONGEST_REST_SECONDS
     assert door.gate.due_at("r1") <= door.clock.seconds
     assert [None, None] == [door.judge(), door.judge()]
-    assert door.gate.due_at("r1") > 1e9 + door.clock.seconds
+    assert door.gate.due_at("r1") > 1e9
     assert 1 == door.checks("accepted")
 
 
