@@ -242,9 +242,10 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        lacks = [" ".join(each) for each in engine.unfiltered(fence).items()]
-        if lacks:
-            facts["unfiltered"] = lacks = lacks[: snapshot.NAMED_PATHS]
+        unfiltered = [" ".join(each) for each in engine.unfiltered(fence).items()]
+        if unfiltered:
+            lacks = unfiltered[: snapshot.NAMED_PATHS]
+            facts["unfiltered"] = lacks
             log.warning("filter_missing", revision=commit, paths=lacks)
         engine.keep(commit)
         volume.show(build, facts, fence, fallback=fallback)

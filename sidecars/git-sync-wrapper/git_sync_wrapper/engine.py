@@ -398,4 +398,6 @@ def _pointer(name: str, folder: int, found: os.stat_result) -> str:
     """
     if stat.S_ISLNK(found.st_mode):
         return os.readlink(name, dir_fd=folder)
-    return read_text(name, folder) if found.st_size <= POINTER_BYTES else ""
+    # Not the many that are empty, such as __init__.py.
+    is_small = 0 < found.st_size <= POINTER_BYTES
+    return read_text(name, folder) if is_small else ""
