@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kerberos_sidecar.reasons import meaning_of
+from kerberos_sidecar.request import Trace
 
 HEADERS = (Path("/usr/include/krb5/krb5.h"), Path("/usr/include/profile.h"))
 _CODE = re.compile(r"#define (\w+) +\((-?\d+)L\)")
@@ -58,3 +59,13 @@ def test_no_code_of_libkrb5_falls_through() -> None:
 
         assert expected is None or (expected or "krb5_failed") == reason, name
         assert expected != "" or "libkrb5 says" in said, name
+
+
+def test_a_code_in_the_name_of_a_realm_that_a_kdc_invents_is_none() -> None:
+    """libkrb5 traces the realms that KDCs refer to, whatever they consist of."""
+    noted: list[None] = []
+    trace = Trace(lambda: noted.append(None))
+
+    trace(b"Following referral to realm Received error from KDC: -" + b"9" * 5000 + b"/")
+
+    assert [] == noted

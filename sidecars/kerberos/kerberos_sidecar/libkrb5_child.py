@@ -9,14 +9,19 @@ parent.
 
 import base64
 import ctypes
+import errno
 import json
 import os
 import signal
+import stat
 import sys
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+# What krb5.h calls KRB5_FCC_PERM.
+_NOT_OURS = -1765328190
+_LIMIT_BYTES = 2 << 20
 
 
 def withdraw() -> None:
@@ -40,14 +45,31 @@ def _in_memory(content: bytes) -> str:
     return f"/proc/self/fd/{fd}"
 
 
+def take(path: str, owner: int) -> bytes:
+    """
+    Remove what libkrb5 wrote, and return it.
+
+    Raises:
+        OSError: Another user of the folder has put something else there, which may have
+            no end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        os.unlink(path)
+        found = os.fstat(fd)
+        if found.st_uid != owner or not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EPERM, "another user has exchanged it")
+        return file.read(_LIMIT_BYTES)
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """
     Acquire a ticket.
 
     Args:
         request: ``principal``; ``client_keytab`` and ``ccache``, paths, of which the
-            latter does not exist yet; ``overlay`` and ``site``, contents and paths that
-            make up krb5.conf.
+            latter does not exist yet; ``owner``, the uid of what we create there;
+            ``overlay`` and ``site``, contents and paths that make up krb5.conf.
 
     Returns:
         ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error.
@@ -66,14 +88,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         name = gssapi.Name(request["principal"], gssapi.NameType.kerberos_principal)
         gssapi.Credentials(name=name, usage="initiate", mechs=mechs, store=store)
-        with open(request["ccache"], "rb") as file:
-            os.unlink(request["ccache"])
-            return {"ccache": base64.b64encode(file.read()).decode()}
+        content = take(request["ccache"], request["owner"])
+        return {"ccache": base64.b64encode(content).decode()}
     except gssapi.exceptions.GSSError as error:
         return {
             "code": ctypes.c_int32(error.min_code).value,
             "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2],
         }
+    except OSError as error:
+        return {"code": _NOT_OURS, "said": str(error)}
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ These files may exist beside a ccache ``NAME``:
 - ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it,
   which marks what has the same random part as in use. Names are random, so writers
   never wait for each other.
-- ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5, and removed before
-  the first one becomes the ccache.
+- ``.NAME.<random>.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5, and
+  removed before the first one becomes the ccache.
 - ``.NAME.refused``: which keys the KDC refused, and when.
 
 A killed process leaves the first ones unlocked; the next :class:`Staging` of any
@@ -154,12 +154,14 @@ class Staging:
         self._stem = ""
         self.made: os.stat_result
 
-    @property
     def scratch(self) -> str:
         """
-        A path where libkrb5 may write; what it leaves there goes with this file.
+        Return a path where libkrb5 may write; what it leaves there goes with this file.
+
+        Nobody can guess it: libgssapi takes a valid ticket that is there already for
+        the KDC's.
         """
-        return self._stem + SCRATCH
+        return f"{self._stem}.{secrets.token_hex(8)}{SCRATCH}"
 
     def __enter__(self) -> Self:
         try:
@@ -264,7 +266,7 @@ def _remove(stem: str) -> None:
     """
     Remove what libkrb5 wrote, and at last the file that marks it as in use.
     """
-    for path in [*glob.glob(f"{glob.escape(stem)}{SCRATCH}*"), stem + NEW]:
+    for path in [*glob.glob(f"{glob.escape(stem)}.*{SCRATCH}*"), stem + NEW]:
         with suppress(OSError):
             os.unlink(path)
 

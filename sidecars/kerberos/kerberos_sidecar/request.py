@@ -46,7 +46,7 @@ LIMITS_ADVICE = (
 
 # Lines of libkrb5's trace.
 _OFFERED = re.compile(r"Processing preauth types: (.*)")
-_RECEIVED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
+_RECEIVED = re.compile(r"Received error from KDC: (-\d{1,10})/(.*)")
 _RESOLVES = re.compile(r"(?:Resolving hostname|Sending DNS .* query for) (\S+)")
 _ASKED = re.compile(r"(?:initial UDP request|TCP connection) to \w+ (\S+)")
 _ANSWERED = re.compile(r"Received answer .* from \w+ (\S+)")
@@ -148,7 +148,8 @@ def _ask(
     question = {
         "principal": str(keytab.principal),
         "client_keytab": keytab.path,
-        "ccache": staging.scratch,
+        "ccache": staging.scratch(),
+        "owner": staging.made.st_uid,
         "overlay": krb5_conf.overlay(settings, keytab.principal.realm),
         "site": ":".join(krb5_conf.site_paths(settings)),
         "parent": os.getpid(),
