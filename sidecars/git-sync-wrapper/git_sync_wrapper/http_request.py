@@ -94,7 +94,8 @@ def send(
 
 def _noting(pool: Any, made: list[Any], is_late: threading.Event) -> Any:
     """
-    Return a class of pools that notes each connection before it is made, and makes none
+    Return a class of pools that notes each connection before it is made, and its
+    socket, which it forgets while an answer that will close it is read. It makes none
     once it is late: to read on would follow a redirect whose body was cut.
     """
 
@@ -102,6 +103,7 @@ def _noting(pool: Any, made: list[Any], is_late: threading.Event) -> Any:
         def connect(self) -> None:
             made.append(self)
             super().connect()
+            made.append(self.sock)
             if is_late.is_set():
                 raise TimeoutError
 
@@ -114,9 +116,9 @@ def _cut(connections: list[Any], is_late: threading.Event) -> None:
     now and then would be waited for without end.
     """
     is_late.set()
-    for connection in connections:
+    for one in connections:
         with (
             suppress(OSError, AttributeError),  # it is closed, or not open yet
-            socket.socket(fileno=os.dup(connection.sock.fileno())) as same,
+            socket.socket(fileno=os.dup(getattr(one, "sock", one).fileno())) as same,
         ):
             same.shutdown(socket.SHUT_RDWR)

@@ -72,6 +72,7 @@ BODY = drip(1, 0.3)
         drip_lines(
             b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9999\r\n\r\n"
         ),
+        drip_lines(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"),
     ],
 )
 def test_an_answer_that_never_ends_holds_up_no_later_commit(
