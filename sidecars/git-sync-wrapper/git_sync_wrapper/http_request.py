@@ -89,36 +89,36 @@ def send(
             raise OSError(f"{error.__cause__ or 'not a URL'}") from None
     finally:
         cut.cancel()
+        for one in made:
+            one.close()
     raise OSError(f"no whole answer within {seconds:g} s")
 
 
 def _noting(pool: Any, made: list[Any], is_late: threading.Event) -> Any:
     """
-    Return a class of pools that notes each connection before it is made, and its
-    socket, which it forgets while an answer that will close it is read. It makes none
-    once it is late: to read on would follow a redirect whose body was cut.
+    Return a class of pools that notes a duplicate of each socket, because connections
+    forget theirs while an answer that will end them is read, or in the handshake of
+    TLS. It makes none once it is late: to read on would follow a redirect whose body
+    was cut.
     """
 
     class Connection(pool.ConnectionCls):  # type: ignore[misc]
-        def connect(self) -> None:
-            made.append(self)
-            super().connect()
-            made.append(self.sock)
+        def _new_conn(self) -> Any:
+            new = super()._new_conn()
+            made.append(new.dup())
             if is_late.is_set():
                 raise TimeoutError
+            return new
 
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
-def _cut(connections: list[Any], is_late: threading.Event) -> None:
+def _cut(made: list[Any], is_late: threading.Event) -> None:
     """
     End what is still read: a client's timeout is for each byte, so whoever sends one
     now and then would be waited for without end.
     """
     is_late.set()
-    for one in connections:
-        with (
-            suppress(OSError, AttributeError),  # it is closed, or not open yet
-            socket.socket(fileno=os.dup(getattr(one, "sock", one).fileno())) as same,
-        ):
-            same.shutdown(socket.SHUT_RDWR)
+    for one in made:
+        with suppress(OSError):  # it has ended
+            one.shutdown(socket.SHUT_RDWR)

@@ -61,8 +61,7 @@ def wrong(settings: Settings) -> SidecarError | None:
     """
     for path in site_paths(settings):
         # a pipe would keep libkrb5 waiting
-        is_usual = os.path.isfile(path) or os.path.isdir(path)
-        if is_usual and os.access(path, os.R_OK):
+        if os.access(path, os.R_OK) and (os.path.isfile(path) or os.path.isdir(path)):
             return None
     if settings.krb5_config is None:
         return None

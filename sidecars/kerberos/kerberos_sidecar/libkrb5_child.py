@@ -7,21 +7,17 @@ the end of its process: this one is killed with its group at the deadline, and w
 parent.
 """
 
-import base64
 import ctypes
-import errno
 import json
 import os
 import signal
-import stat
 import sys
 from typing import Any
 
+from sidecar_runtime.volume.files import open_file
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
-# What krb5.h calls KRB5_FCC_PERM.
-_NOT_OURS = -1765328190
-_LIMIT_BYTES = 2 << 20
 
 
 def withdraw() -> None:
@@ -36,30 +32,18 @@ def withdraw() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _in_memory(content: bytes) -> str:
-    """
-    Return the path of a new file in memory: a read-only root without ``/tmp`` is fine.
-    """
-    fd = os.memfd_create("krb5")
-    os.write(fd, content)
-    return f"/proc/self/fd/{fd}"
-
-
 def take(path: str, owner: int) -> bytes:
     """
     Remove what libkrb5 wrote, and return it.
 
     Raises:
-        OSError: Another user of the folder has put something else there, which may have
-            no end.
+        OSError: Another user of the folder has put something else there.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
+    with open_file(path, dir_fd=None) as file:
         os.unlink(path)
-        found = os.fstat(fd)
-        if found.st_uid != owner or not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EPERM, "another user has exchanged it")
-        return file.read(_LIMIT_BYTES)
+        if os.fstat(file.fileno()).st_uid != owner:
+            raise PermissionError(f"another user exchanged {path}")
+        return file.read()
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -72,13 +56,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             ``overlay`` and ``site``, contents and paths that make up krb5.conf.
 
     Returns:
-        ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error.
-        libkrb5 traces to stderr, so that the parent knows what KDCs said if this
-        process is killed.
+        ``ccache``, what libkrb5 wrote, a character for each byte. Or ``code`` and
+        ``text``, its error. libkrb5 traces to stderr, so that the parent knows what
+        KDCs said if this process is killed.
     """
-    os.environ["KRB5_CONFIG"] = (
-        f"{_in_memory(request['overlay'].encode())}:{request['site']}"
-    )
+    # in memory: a read-only root without /tmp is fine
+    overlay = os.memfd_create("krb5")
+    os.write(overlay, request["overlay"].encode())
+    os.environ["KRB5_CONFIG"] = f"/proc/self/fd/{overlay}:{request['site']}"
     os.environ["KRB5_TRACE"] = "/proc/self/fd/2"
     import gssapi  # noqa: PLC0415 - after the process has withdrawn, with our krb5.conf
 
@@ -88,15 +73,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         name = gssapi.Name(request["principal"], gssapi.NameType.kerberos_principal)
         gssapi.Credentials(name=name, usage="initiate", mechs=mechs, store=store)
-        content = take(request["ccache"], request["owner"])
-        return {"ccache": base64.b64encode(content).decode()}
+        return {"ccache": take(request["ccache"], request["owner"]).decode("latin-1")}
     except gssapi.exceptions.GSSError as error:
         return {
             "code": ctypes.c_int32(error.min_code).value,
-            "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2],
+            "text": str(error).rpartition(f"Minor ({error.min_code}): ")[2],
         }
-    except OSError as error:
-        return {"code": _NOT_OURS, "said": str(error)}
 
 
 def main() -> None:

@@ -39,7 +39,6 @@ from sidecar_runtime.volume.files import open_file, read_file, write_all
 ROOM_BYTES = 4096
 
 NEW = ".new"
-SCRATCH = ".krb5"
 
 _REASONS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "ccache_full"),
@@ -161,7 +160,7 @@ class Staging:
         Nobody can guess it: libgssapi takes a valid ticket that is there already for
         the KDC's.
         """
-        return f"{self._stem}.{secrets.token_hex(8)}{SCRATCH}"
+        return f"{self._stem}.{secrets.token_hex(8)}.krb5"
 
     def __enter__(self) -> Self:
         try:
@@ -266,7 +265,7 @@ def _remove(stem: str) -> None:
     """
     Remove what libkrb5 wrote, and at last the file that marks it as in use.
     """
-    for path in [*glob.glob(f"{glob.escape(stem)}.*{SCRATCH}*"), stem + NEW]:
+    for path in sorted(glob.glob(f"{glob.escape(stem)}.*")):
         with suppress(OSError):
             os.unlink(path)
 

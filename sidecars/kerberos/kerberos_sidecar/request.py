@@ -4,7 +4,6 @@ Requests a ticket through a child process, and verifies it.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -173,16 +172,14 @@ def _ask(
     try:
         answer = json.loads(out.data)
     except ValueError:
-        said = "; ".join(
-            line for line in str(trace).splitlines() if not line.startswith("[")
-        )
+        said = child.last_line(str(trace))
         text = f"the process that asks for {keytab.principal} ended with {child.ending(code)}: "
         if code == -signal.SIGKILL:  # by the kernel: nothing else ends it so
             raise SidecarError("memory_limit", text + said, LIMITS_ADVICE) from None
         raise failure("krb5_failed", text + said) from None
     if "code" in answer:
-        return Said(answer["code"], str(answer["said"]))
-    return base64.b64decode(answer["ccache"])
+        return Said(**answer)
+    return str(answer["ccache"]).encode("latin-1")
 
 
 class Trace(child.Kept):
