@@ -14,6 +14,8 @@ EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_SETTINGS = 2
 EXIT_GAVE_UP = 3
+MESSAGE_CHARACTERS = 10_000
+"""What a server says may be of any size, and each line of the log is a whole message."""
 
 # In JSON: an escaped backslash, one character as a pair of surrogates, or a lone
 # surrogate.
@@ -41,6 +43,8 @@ class SidecarError(Exception):
     retry_within_seconds: float | None = None
 
     def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        if len(message) > MESSAGE_CHARACTERS:
+            message = f"{message[:MESSAGE_CHARACTERS]} …"
         super().__init__(message)
         self.reason = reason
         self.message = message

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from sidecar_runtime import logs
-from sidecar_runtime.errors import json_text
+from sidecar_runtime.errors import SidecarError, json_text
 from tests.runtime.recording import handlers_kept
 from tests.support.machine.pipes import unread_pipe
 
@@ -63,6 +63,15 @@ def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
     line = lines(stream)[0]
     assert "module 'os'" in str(line["path"])
     assert (r"caf\udce9", "{1, 2}") == (line["odd"], line["items"])
+
+
+def test_what_a_server_says_makes_no_endless_line(stream: io.StringIO) -> None:
+    logs.configure("info", stream)
+    error = SidecarError("database_error", "x" * 1_000_000)
+
+    logs.get_logger("box").warning("cycle_failed", **error.log_fields())
+
+    assert len(stream.getvalue()) < 20_000
 
 
 def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
