@@ -38,7 +38,7 @@ from s3_sync.reasons import (
     ObjectMoved,
     S3Error,
     SourceError,
-    concerns,
+    concern_of,
 )
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
@@ -201,7 +201,7 @@ class ListingSource:
         except TargetError as error:
             fill.failed[path] = error
         except S3Error as error:
-            kind = concerns(error.reason)
+            kind = concern_of(error.reason)
             now = time.monotonic()
             if kind == "cycle":
                 raise

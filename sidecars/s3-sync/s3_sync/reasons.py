@@ -49,7 +49,7 @@ _WRITTEN = (
 )
 _IN_RELEASE = "If it belongs to a release, publish the content again with --force."
 
-_ADVICE: dict[Concern, dict[str, str]] = {
+_REASONS_BY_CONCERN: dict[Concern, dict[str, str]] = {
     "cycle": {
         **ADVICE,
         "bucket_not_found": "Check AWS_BUCKET for a typo, the account of the credentials, and the "
@@ -166,7 +166,7 @@ REST_SECONDS = {"object_slow": 3600.0}
 REASONS = dict(
     sorted(
         (name, Reason(concern, advice))
-        for concern, advices in _ADVICE.items()
+        for concern, advices in _REASONS_BY_CONCERN.items()
         for name, advice in advices.items()
     )
 )
@@ -241,7 +241,7 @@ def link_elsewhere() -> SidecarError:
     )
 
 
-def concerns(reason: str) -> str:
+def concern_of(reason: str) -> str:
     """
     Return what a reason concerns; an unknown one ends the cycle.
     """
@@ -252,4 +252,4 @@ def is_of_one_release(reason: str) -> bool:
     """
     Whether only one release cannot be shown, so that others can still be read.
     """
-    return concerns(reason) in ("release", "refusal")
+    return concern_of(reason) in ("release", "refusal")

@@ -89,7 +89,7 @@ class Content(NamedTuple):
     etag: str
 
 
-class Store:
+class Boto3Store:
     """
     One prefix of one bucket.
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from s3_sync.names import is_revision, short, skip_reason_of
-from s3_sync.publisher.bucket import Store
+from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.reasons import ObjectError, S3Error
 from s3_sync.release.format import (
     MANIFEST_FOLDER,
@@ -113,7 +113,7 @@ class CatalogEntry(NamedTuple):
     revision: str
 
 
-def read_current(store: Store, *, forces: bool = False) -> Current:
+def read_current(store: Boto3Store, *, forces: bool = False) -> Current:
     """
     Return the pointer.
 
@@ -151,7 +151,7 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
     return Current(None, stored.etag, refusal)
 
 
-def read_existing(store: Store) -> Current:
+def read_existing(store: Boto3Store) -> Current:
     """
     Return the pointer of a prefix that must have releases.
 
@@ -165,7 +165,7 @@ def read_existing(store: Store) -> Current:
     return found
 
 
-def require_own_prefix(store: Store) -> None:
+def require_own_prefix(store: Boto3Store) -> None:
     """
     Refuse to begin releases among other objects: pods that read those as files would
     not see a release, and more likely the prefix is mistyped.
@@ -182,7 +182,7 @@ def require_own_prefix(store: Store) -> None:
             )
 
 
-def resolve(store: Store, text: str) -> str:
+def resolve(store: Boto3Store, text: str) -> str:
     """
     Return the revision for ``current``, ``previous``, a full id, with or without
     `sha256-`, or its first digits.
@@ -217,7 +217,7 @@ def resolve(store: Store, text: str) -> str:
     return found[0].revision
 
 
-def read_manifest(store: Store, revision: str) -> tuple[Manifest, bytes]:
+def read_manifest(store: Boto3Store, revision: str) -> tuple[Manifest, bytes]:
     """
     Return the manifest of a release, and its bytes.
 
@@ -238,7 +238,7 @@ def read_manifest(store: Store, revision: str) -> tuple[Manifest, bytes]:
         raise damaged(store, revision, f"its manifest is invalid: {error}") from None
 
 
-def damaged(store: Store, revision: str, why: str) -> ReleaseError:
+def damaged(store: Boto3Store, revision: str, why: str) -> ReleaseError:
     return ReleaseError(
         "release_damaged",
         f"release {short(revision)} in {store.url} is damaged: {why}",
@@ -246,7 +246,9 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     )
 
 
-def list_releases(store: Store, beginning: str = MANIFEST_FOLDER) -> list[CatalogEntry]:
+def list_releases(
+    store: Boto3Store, beginning: str = MANIFEST_FOLDER
+) -> list[CatalogEntry]:
     """
     Return the existing releases, the most recently used first.
 
@@ -261,7 +263,7 @@ def list_releases(store: Store, beginning: str = MANIFEST_FOLDER) -> list[Catalo
     return sorted(found, reverse=True)
 
 
-def find_manifest(store: Store, revision: str) -> Manifest | None:
+def find_manifest(store: Boto3Store, revision: str) -> Manifest | None:
     """
     Return the manifest of a release; None if it is missing or cannot be used.
     """
@@ -271,7 +273,7 @@ def find_manifest(store: Store, revision: str) -> Manifest | None:
         return None
 
 
-def read_pins(store: Store) -> set[str]:
+def read_pins(store: Boto3Store) -> set[str]:
     """
     Return the revisions that are pinned in the bucket.
     """

@@ -19,7 +19,7 @@ from typing import Any
 from s3_sync.names import RESERVED
 from s3_sync.publisher import catalog, folder, gate, publish, releases, wait
 from s3_sync.publisher.airflow_api import Api
-from s3_sync.publisher.bucket import Store
+from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.publisher.releases import Report, show, write
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.signature import Keys, Signer, read_signer
@@ -271,7 +271,7 @@ def _run(arguments: Namespace, environ: Environ) -> Report:
     url = arguments.target or arguments.url or next(places, None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
-    store = Store(settings, keys, arguments.profile)
+    store = Boto3Store(settings, keys, arguments.profile)
     airflow = None
     if arguments.gate == AIRFLOW:
         airflow = gate.Airflow(
@@ -326,7 +326,9 @@ def _act(
             return publish.make_current(order, take, "published")
         case "promote":
             there = _settings(arguments, environ, arguments.source)
-            source = Store(there, read_trusted_keys(settings), arguments.source_profile)
+            source = Boto3Store(
+                there, read_trusted_keys(settings), arguments.source_profile
+            )
             catalog.read_existing(source)
             take = partial(folder.download_parcel, source, arguments.revision)
             return publish.make_current(order, take, "promoted")
@@ -335,7 +337,7 @@ def _act(
             return publish.make_current(order, take, publish.ROLLED_BACK)
         case "check-publisher":
             url = f"{store.url}{RESERVED}/check-{time.time_ns()}"
-            store = Store(_settings(arguments, environ, url), None)
+            store = Boto3Store(_settings(arguments, environ, url), None)
             return publish.try_out(store, order.origin)
         case "releases":
             return releases.releases(store, arguments.limit)
@@ -345,7 +347,7 @@ def _act(
                 place = store
                 name = text
                 if _URL.match(text):
-                    place = Store(_settings(arguments, environ, text), store.keys)
+                    place = Boto3Store(_settings(arguments, environ, text), store.keys)
                     name = "current"
                 catalog.read_existing(place)
                 found.append(

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 from pathspec import GitIgnoreSpec
 
 from s3_sync.names import release_id_of, sha256_of
-from s3_sync.publisher.bucket import Store
+from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.publisher.catalog import InputError, damaged, read_manifest, resolve
 from s3_sync.reasons import ObjectError
 from s3_sync.release.format import (
@@ -366,7 +366,7 @@ def build_parcel(
     folder: str,
     exclude: Sequence[str],
     origin: Origin,
-    store: Store,
+    store: Boto3Store,
     bundle: BufferedRandom,
 ) -> Parcel:
     """
@@ -396,7 +396,7 @@ def build_parcel(
         raise _too_large(f"readers would refuse the manifest: {error}") from error
 
 
-def download_parcel(store: Store, name: str, bundle: BufferedRandom) -> Parcel:
+def download_parcel(store: Boto3Store, name: str, bundle: BufferedRandom) -> Parcel:
     """
     Download a release, and verify every file.
 

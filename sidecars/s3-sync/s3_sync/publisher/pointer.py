@@ -14,7 +14,7 @@ import time
 from typing import NamedTuple
 
 from s3_sync.names import short
-from s3_sync.publisher.bucket import IF_NEW, Condition, ConditionFailed, Store
+from s3_sync.publisher.bucket import IF_NEW, Boto3Store, Condition, ConditionFailed
 from s3_sync.publisher.catalog import Current, read_current
 from s3_sync.publisher.folder import Parcel
 from s3_sync.reasons import S3Error
@@ -46,7 +46,7 @@ class Draft(NamedTuple):
     signed_by: str
 
 
-def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> None:
+def replace(store: Boto3Store, before: Current, draft: Draft, parcel: Parcel) -> None:
     """
     Replace the pointer that was read.
 
@@ -82,7 +82,7 @@ def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> None
         raise _cause(before, now, draft, refused)
 
 
-def _must_refuse(store: Store, parcel: Parcel, condition: Condition) -> None:
+def _must_refuse(store: Boto3Store, parcel: Parcel, condition: Condition) -> None:
     """
     Write what the store must refuse, and what changes nothing if it does not: `rclone
     serve s3` ignores conditions, and Ceph ignores If-None-Match in a versioned bucket
@@ -99,7 +99,7 @@ def _must_refuse(store: Store, parcel: Parcel, condition: Condition) -> None:
 
 
 def _write(
-    store: Store, draft: Draft, condition: Condition
+    store: Boto3Store, draft: Draft, condition: Condition
 ) -> tuple[SidecarError | None, Current]:
     """
     Write the draft; return the error that the store reports, if any, and the pointer

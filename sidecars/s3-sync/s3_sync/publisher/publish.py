@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from s3_sync.names import short
 from s3_sync.publisher import pointer
-from s3_sync.publisher.bucket import Store
+from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.publisher.catalog import (
     Current,
     ReleaseError,
@@ -67,7 +67,7 @@ class Order(NamedTuple):
             damaged, not trusted, or signed although there is no signer.
     """
 
-    store: Store
+    store: Boto3Store
     signer: Signer | None
     judge: Callable[[Parcel], Verdict]
     origin: Origin
@@ -97,7 +97,7 @@ def make_current(
         return _apply(order, before, take(bundle), done)
 
 
-def try_out(store: Store, origin: Origin) -> Report:
+def try_out(store: Boto3Store, origin: Origin) -> Report:
     """
     Publish twice and roll back in a prefix of its own, and remove what was written
     there, as far as the role may.
@@ -244,7 +244,9 @@ def _draft(
 # --- objects
 
 
-def _write(store: Store, before: Current, parcel: Parcel, draft: pointer.Draft) -> None:
+def _write(
+    store: Boto3Store, before: Current, parcel: Parcel, draft: pointer.Draft
+) -> None:
     """
     Write what is missing of a release, and make it current.
 
@@ -265,7 +267,7 @@ def _write(store: Store, before: Current, parcel: Parcel, draft: pointer.Draft) 
         _upload(store, parcel)  # a prune had decided before the first upload
 
 
-def _upload(store: Store, parcel: Parcel) -> None:
+def _upload(store: Boto3Store, parcel: Parcel) -> None:
     """
     Write the bundle, then the manifest, also where they are: they may be altered, or
     old enough to be pruned.

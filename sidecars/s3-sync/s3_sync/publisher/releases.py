@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3_sync.names import short
-from s3_sync.publisher.bucket import Store
+from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.publisher.catalog import (
     DAY,
     DIGITS,
@@ -96,7 +96,7 @@ def size_text(size_bytes: int) -> str:
 # --- releases
 
 
-def releases(store: Store, limit: int) -> Report:
+def releases(store: Boto3Store, limit: int) -> Report:
     """
     List the existing releases, the current one first; a failure if none is current, or
     the pointer is refused.
@@ -128,7 +128,7 @@ def releases(store: Store, limit: int) -> Report:
 
 
 def _facts(
-    store: Store, entry: CatalogEntry, states: Sequence[tuple[str, str]]
+    store: Boto3Store, entry: CatalogEntry, states: Sequence[tuple[str, str]]
 ) -> Facts:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
@@ -220,7 +220,7 @@ def diff(before: Manifest, after: Manifest) -> Report:
 
 
 def prune(
-    store: Store, kept: Iterable[str], count: int, seconds: float, *, is_dry: bool
+    store: Boto3Store, kept: Iterable[str], count: int, seconds: float, *, is_dry: bool
 ) -> Report:
     """
     Remove old releases, and bundles that no release names; nothing that was used within
@@ -288,7 +288,7 @@ def prune(
     return Report(lines, facts, failure)
 
 
-def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
+def _named_bundles(store: Boto3Store, gone: Collection[str]) -> set[str | None]:
     """
     Return the bundles of the releases that stay, also of those that are new; None among
     them if a manifest is unknown.
@@ -311,7 +311,7 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
     return {one and bundle_key(one.bundle_sha256) for one in manifests}
 
 
-def _require_bundle(store: Store) -> None:
+def _require_bundle(store: Boto3Store) -> None:
     """
     Look whether the current release has its bundle: a deletion that waits for as long
     as a publish takes removes what that publish has written.
@@ -326,7 +326,7 @@ def _require_bundle(store: Store) -> None:
         raise damaged(store, current, f"{key} does not exist")
 
 
-def _in_use(store: Store) -> set[str]:
+def _in_use(store: Boto3Store) -> set[str]:
     """
     Return the current release, the target of a rollback, and pinned ones.
 
@@ -336,7 +336,7 @@ def _in_use(store: Store) -> set[str]:
     return {*read_existing(store).names.values(), *read_pins(store)}
 
 
-def _remove(store: Store, key: str, is_dry: bool) -> bool:
+def _remove(store: Boto3Store, key: str, is_dry: bool) -> bool:
     """
     Remove an object, unless it is gone or was written within the last day.
     """
@@ -374,7 +374,7 @@ def read_names(path: str) -> set[str]:
     return found
 
 
-def pin(store: Store, name: str, command: str) -> Report:
+def pin(store: Boto3Store, name: str, command: str) -> Report:
     """
     Protect a release from pruning, or end the protection.
 

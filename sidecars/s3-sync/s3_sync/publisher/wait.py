@@ -27,7 +27,7 @@ from pathlib import Path
 from s3_sync.names import short
 from s3_sync.publisher import folder
 from s3_sync.publisher.airflow_api import OTHER, UNSUPPORTED, Api, Row
-from s3_sync.publisher.bucket import Store
+from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.publisher.catalog import read_existing
 from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report, show
@@ -70,7 +70,7 @@ class Release:
 
     unproven = ()  # each DAG shows it
 
-    def __init__(self, store: Store, dags: Set[str]) -> None:
+    def __init__(self, store: Boto3Store, dags: Set[str]) -> None:
         self._store = store
         self._dags = dags
         self.name = read_existing(store).names["current"]

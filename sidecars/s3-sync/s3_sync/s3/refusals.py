@@ -14,7 +14,7 @@ from s3_sync.reasons import (
     Permission,
     S3Error,
     SourceError,
-    concerns,
+    concern_of,
 )
 from s3_sync.s3.http import Answer
 
@@ -187,7 +187,7 @@ def explain(
         if place:
             said += f", redirecting to {place!r}"
         said = f"{by} answered {request.url} with {said}"
-    is_source = operation == "list" or concerns(reason) == "cycle"
+    is_source = operation == "list" or concern_of(reason) == "cycle"
     return (SourceError if is_source else ObjectError)(reason, said, advice, permission)
 
 
