@@ -46,6 +46,7 @@ def assert_it_has_converged(site: GitSite, life: Life, where: str) -> None:
     assert [] == left_over(site), where
 
 
+@pytest.mark.timeout(3_600)  # in full, every call takes a second or two
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_at_any_call_of_a_publish_tears_loses_and_leaves_nothing(

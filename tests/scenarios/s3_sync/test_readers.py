@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
@@ -61,6 +63,7 @@ class Readers:
             self.flaws.append(f"{place} is mixed or cut off")
 
 
+@pytest.mark.timeout(3_600)
 def test_readers_never_see_a_partial_mixed_or_missing_file(
     s3: FakeS3, target: Path, start: StartDaemon, counts: Counts
 ) -> None:
