@@ -242,7 +242,7 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        unfiltered = [" ".join(each) for each in engine.unfiltered(fence).items()]
+        unfiltered = sorted(map(" ".join, engine.unfiltered(fence).items()))
         if unfiltered:
             lacks = unfiltered[: snapshot.NAMED_PATHS]
             facts["unfiltered"] = lacks
