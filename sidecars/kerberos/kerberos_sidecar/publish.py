@@ -251,7 +251,9 @@ def _sweep(ccache: str) -> None:
     Remove the files that killed processes left beside a ccache.
     """
     folder, name = (glob.escape(part) for part in os.path.split(ccache))
-    for left in glob.glob(os.path.join(folder, f".{name}.*{NEW}")):
+    # Not those of another ccache, such as NAME.etl, nor its memory of refusals.
+    its = f".{name}.{'[0-9a-f]' * 16}{NEW}"
+    for left in glob.glob(os.path.join(folder, its)):
         # NFS locks for writing only. Raises if the file is in use, or is another uid's,
         # or the file system has no locks: it stays.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK

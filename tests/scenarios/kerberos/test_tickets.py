@@ -49,12 +49,13 @@ def test_the_work_for_a_ticket_does_not_grow_with_the_number_of_principals(
 
 
 def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None:
-    """As `KERBEROS_PRINCIPALS` lists them."""
+    """As `KERBEROS_PRINCIPALS` lists them; what is beside the other's ccache stays."""
     second = here.kdc.add_principal(f"second-{here.name}", "8s")
     keytab = here.folder / "keytab" / "second.keytab"
     for _ in range(2):
         here.kdc.write_keytab(keytab, second)
-    other = here.ccache.parent / "second"
+    other = here.ccache.parent / "krb5cc.2"
+    (other.parent / ".krb5cc.2.new").touch()
     daemon = here.publish(
         **several(
             {"principal": here.principal, "ccache": here.ccache},
@@ -70,7 +71,7 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
     assert first_inode == here.ccache.stat().st_ino
     page = daemon.get("/").body
     assert here.principal in page and second in page
-    assert ["second"] == here.leftovers()
+    assert [".krb5cc.2.new"] == here.leftovers(other.name)
     daemon.sighup()
     for principal in (here.principal, second):
         daemon.wait_for_event("ticket_acquired", principal=principal, cause="asked")
