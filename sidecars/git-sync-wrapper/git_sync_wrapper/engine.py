@@ -273,11 +273,8 @@ class Engine:
             raise failure(
                 "git_sync_failed", f"no parent of {commit}: {error}"
             ) from None
-        found = re.search(
-            r"^parent ([0-9a-f]+)$",
-            said.decode(errors="replace").partition("\n\n")[0],
-            re.MULTILINE,
-        )
+        head = said.decode(errors="replace").partition("\n\n")[0]
+        found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
 
     def check_whole(self, fence: Fence, restored: str = "") -> None:

@@ -427,11 +427,8 @@ def _let_old_ones_win(
     if branch[1] == CHART_REF and (is_rev or new[1] not in ("", CHART_REF)):
         given["ref"] = rev if is_rev else new
     elif branch[1] and is_rev:
-        problems.append(
-            Problem(
-                *branch, f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
-            )
-        )
+        said = f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
+        problems.append(Problem(*branch, said))
 
 
 def _check(values: Mapping[str, Any]) -> Iterator[Problem]:

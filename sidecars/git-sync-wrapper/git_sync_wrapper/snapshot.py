@@ -304,9 +304,8 @@ class Published(NamedTuple):
         """
         Return why this is what other settings than ours ask for; empty if it is not.
         """
-        return self.problem(options) or (
-            "" if self.fallback else self.shortfall(options)
-        )
+        lack = "" if self.fallback else self.shortfall(options)
+        return self.problem(options) or lack
 
     def shortfall(self, options: Options) -> str:
         """
@@ -328,9 +327,8 @@ class Published(NamedTuple):
         Whether the record says that this is what the settings ask for, and that nothing
         newer is refused.
         """
-        return bool(self.ref) and not (
-            self.refused or self.problem(options) or self.shortfall(options)
-        )
+        lacks = self.refused or self.problem(options) or self.shortfall(options)
+        return bool(self.ref) and not lacks
 
     def is_elsewhere(self, options: Options) -> bool:
         """

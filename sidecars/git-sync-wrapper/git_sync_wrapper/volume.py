@@ -401,10 +401,8 @@ class Inspection:
                 fallback=published.fallback,
             )
             engine.work.clear()
-        except (
-            SidecarError,
-            OSError,
-        ) as error:  # the cycle goes on: a newer commit may be whole
+        except (SidecarError, OSError) as error:
+            # The cycle goes on: a newer commit may be whole.
             log.warning("restore_failed", revision=commit, error=str(error))
             return
         log.warning(
