@@ -86,7 +86,9 @@ def send(
     except urllib3.exceptions.HTTPError as error:
         if not is_late.is_set():
             # Its own text may quote a password, but not that of its cause.
-            raise OSError(f"{error.__cause__ or 'not a URL'}") from None
+            raise OSError(
+                f"{error.__cause__ or error.__context__ or 'not a URL'}"
+            ) from None
     finally:
         cut.cancel()
         for one in made:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.aws.fake_aws import ROLE_ARN
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
-from tests.support.http.faults import answer_with, hang
+from tests.support.http.faults import answer_with, hang, raw
 from tests.support.http.loopback import Answer
 from tests.support.machine.volumes import see_mounted, small_volume
 from tests.support.scripts import script
@@ -67,6 +67,13 @@ def a_role_without_rights(here: GitSite) -> Settings:
     here.server.accept()
     closed = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"}
     return {**CODECOMMIT, **KEYS, **closed}
+
+
+def a_webhook_of_another_protocol(here: GitSite) -> Settings:
+    here.server.inject(
+        raw(b"220 smtp\n"), match=lambda request: request.path == "/hook"
+    )
+    return {"GITSYNC_WEBHOOK_URL": f"{here.server.endpoint}/hook"}
 
 
 def a_proxy_that_refuses(here: GitSite) -> Settings:
@@ -211,6 +218,7 @@ def test_each_fault_has_its_reason(
             "is published, but exechook",
             program("GITSYNC_EXECHOOK_COMMAND", "echo told; exit 3"),
         ),
+        ("hook_failed", "no answer: 220 smtp", a_webhook_of_another_protocol),
         (
             "bug",
             "",
