@@ -5,9 +5,11 @@ A snapshot is never changed under its readers: its name and its files stay its o
 import fcntl
 import os
 import subprocess
+from datetime import datetime, timedelta
 
 import pytest
 
+from sidecar_runtime.gate.gate import FIRST_REST_SECONDS
 from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.scenarios.git_sync_wrapper.test_damage import commit_files, contents
 from tests.support.git.git_sync import GitSite
@@ -83,7 +85,9 @@ def test_a_gate_that_edits_files_before_they_are_published_edits_only_the_new_co
     assert [] == wrapper.find_events("damage_found"), wrapper.log()
     commit_files(here, **{"bad.py": ""})
     wrapper.wait_for(lambda: wrapper.reason() == "revision_refused", "it is told")
-    assert wrapper.get("/readyz").json()["until"]
+    told = wrapper.get("/readyz").json()
+    since, until = map(datetime.fromisoformat, (told["since"], told["until"]))
+    assert since < until <= since + timedelta(seconds=FIRST_REST_SECONDS)
 
 
 def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(
