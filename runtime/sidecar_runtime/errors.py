@@ -43,8 +43,7 @@ class SidecarError(Exception):
     retry_within_seconds: float | None = None
 
     def __init__(self, reason: str, message: str, advice: str = "") -> None:
-        if len(message) > MESSAGE_CHARACTERS:
-            message = f"{message[:MESSAGE_CHARACTERS]} …"
+        message = message[:MESSAGE_CHARACTERS]
         super().__init__(message)
         self.reason = reason
         self.message = message
