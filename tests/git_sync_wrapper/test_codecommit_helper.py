@@ -32,7 +32,7 @@ def test_signs_like_git_remote_codecommit(form: str) -> None:
     now = calendar.timegm(time.strptime(theirs.partition("Z")[0], "%Y%m%dT%H%M%S"))
     for said in (host, f"{host}:443"):
         for path in ("/v1/repos/da-gs", "v1/repos/da-gs"):
-            assert theirs == codecommit_helper.password(
+            assert theirs == codecommit_helper.sign_password(
                 "se+cret/", said, path, region, now + 0.5
             )
 

@@ -143,7 +143,7 @@ class Shelf:
         snapshots = self.begin(**changes)
         for revision in revisions:
             snapshots.add(revision, filling(revision), Fence())
-            snapshots.show(revision, Fence())
+            snapshots.swap_link(revision, Fence())
         return snapshots
 
     def age(self, revision: str, seconds: float) -> None:
@@ -224,7 +224,7 @@ def test_anything_else_at_the_link_is_not_a_revision_and_is_replaced(
     shelf.link.with_name("current.next-snapshot").symlink_to("of a swap that failed")
     assert "" == snapshots.current()
 
-    snapshots.show("r1", Fence())
+    snapshots.swap_link("r1", Fence())
 
     assert "r1" == snapshots.current() and "r1" == (shelf.link / "a.py").read_text()
 

@@ -146,7 +146,7 @@ class Snapshots(NamedTuple):
             remove_tree(name, self.store)
             raise
 
-    def show(self, revision: str, fence: Fence) -> None:
+    def swap_link(self, revision: str, fence: Fence) -> None:
         """
         Swap the link to a snapshot, in one step.
 

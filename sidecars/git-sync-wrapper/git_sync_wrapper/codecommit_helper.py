@@ -18,7 +18,9 @@ import sys
 import time
 
 
-def password(secret_key: str, host: str, path: str, region: str, now: float) -> str:
+def sign_password(
+    secret_key: str, host: str, path: str, region: str, now: float
+) -> str:
     """
     Return the password: the time and a signature, valid for this host and path only.
 
@@ -45,7 +47,7 @@ def main() -> None:
     asked = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin)
     if sys.argv[1:] != ["get"]:
         return
-    signed = password(
+    signed = sign_password(
         os.environ["GSW_AWS_SECRET"],
         asked.get("host", ""),
         asked.get("path", ""),

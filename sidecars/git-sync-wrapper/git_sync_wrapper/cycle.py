@@ -278,7 +278,7 @@ class Session:
         published = volume.restore(fence, is_first=not self._arrived)
         if published.commit:
             # Tasks that started with an older commit have had their time.
-            volume.prune(fence)
+            volume.tidy(fence)
             self._arrived = self._arrived or published.commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
             if self._inspection.problem:

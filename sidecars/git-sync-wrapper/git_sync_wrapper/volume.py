@@ -1,7 +1,7 @@
 """
 The volume: snapshots of commits, which of them the link shows, and whether it is whole.
 
-The link is swapped in :meth:`Volume.show`; :meth:`Volume.prune` removes older commits,
+The link is swapped in :meth:`Volume.show`; :meth:`Volume.tidy` removes older commits,
 by count and age, as the runtime's `Snapshots` does; :class:`Inspection` looks for damage
 and repairs it without the remote, if it can.
 """
@@ -129,7 +129,7 @@ class Volume:
             and self.snapshots.has(last)
             and not (published.name and self.damage(last))
         ):
-            self._swap(last, fence)
+            self._show_link(last, fence)
             log.warning("link_restored", revision=snapshot.commit_of(last))
             published = self.published()
         return published
@@ -223,7 +223,7 @@ class Volume:
         failed: a crash of the node may undo that swap.
         """
         self.record(build.name, facts, fence, fallback=fallback)
-        self._swap(build.name, fence)
+        self._show_link(build.name, fence)
 
     def record(
         self, name: str, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
@@ -260,11 +260,11 @@ class Volume:
                     {**record, "refused": commit}, self.store, fsync=self._fsync
                 )
 
-    def _swap(self, name: str, fence: Fence) -> None:
+    def _show_link(self, name: str, fence: Fence) -> None:
         try:
             with explained(f"cannot swap the link {self._options.link}"):
                 _move_aside(self._options.link)
-                self.snapshots.show(name, fence)
+                self.snapshots.swap_link(name, fence)
         except SidecarError as error:
             devices = {os.fstat(n).st_dev for n in (self.snapshots.root, self.store)}
             self.is_link_full = error.reason == "target_full" and len(devices) > 1
@@ -288,7 +288,7 @@ class Volume:
 
     # --- older ones
 
-    def prune(self, fence: Fence) -> None:
+    def tidy(self, fence: Fence) -> None:
         """
         Remove commits that need not be kept any longer; none if the link shows nothing.
         """

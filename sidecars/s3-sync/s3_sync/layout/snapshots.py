@@ -151,7 +151,7 @@ class SnapshotLayout:
         Set the link again, which somebody changed, or a kill left at the former state.
         """
         if self.problem:
-            self.snapshots.show(self.name, fence)
+            self.snapshots.swap_link(self.name, fence)
 
     # --- older snapshots
 
