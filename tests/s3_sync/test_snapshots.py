@@ -128,7 +128,7 @@ def test_after_a_kill_or_an_error_before_the_swap_the_record_decides(
     build = begin(layout)
     put(build, "one.py", b"2 = 2\n")
     with monkeypatch.context() as broken:
-        broken.setattr(Snapshots, "show", Mock(side_effect=OSError(5, "EIO")))
+        broken.setattr(Snapshots, "swap_link", Mock(side_effect=OSError(5, "EIO")))
         raised(OSError, finish, layout, REVISION, build)
     assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
 
