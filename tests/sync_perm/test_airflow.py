@@ -41,7 +41,7 @@ def refusal(site: Site, **environ: str) -> str:
 
 
 def write_python(folder: Path, script: str) -> str:
-    """Write a shell script in the place of Airflow's Python."""
+    """Write a shell script that stands in for Airflow's Python."""
     python = folder / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
