@@ -143,7 +143,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     """
     host = bind[0] or "localhost"
     try:
-        said = _ask(host, bind[1])
+        said = _ask_daemon(host, bind[1])
     except TimeoutError:
         text = f"accepts connections at {host}:{bind[1]} but does not answer"
         say("FAIL", "daemon", text)
@@ -171,7 +171,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     return bool(is_good)
 
 
-def _ask(host: str, port: int) -> dict[str, Any]:
+def _ask_daemon(host: str, port: int) -> dict[str, Any]:
     """
     Return the daemon's answer; empty if nothing answers, or not with a JSON object.
     HTTP/1.0 makes any server close the connection after its answer.

@@ -321,7 +321,7 @@ class Loop:
             case Finished(fence, end) if (
                 isinstance(state, Running) and fence is state.fence
             ):
-                self._end_or_rest(end)  # it was not abandoned
+                self._end_one_shot_or_rest(end)  # it was not abandoned
             case Finished() if isinstance(state, Idle):
                 self._ask("wake")  # it has returned at last
 
@@ -372,7 +372,7 @@ class Loop:
             self._worker.start(fence)
         except SidecarError as error:
             error.retry_after_seconds = self.pace.stuck_seconds
-            self._end_or_rest(error)
+            self._end_one_shot_or_rest(error)
 
     def _tell_slow(self, state: Running) -> None:
         """
@@ -410,9 +410,9 @@ class Loop:
         log.warning("cycle_abandoned", stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
         fence.revoke()
-        self._end_or_rest(self._worker.late)
+        self._end_one_shot_or_rest(self._worker.late)
 
-    def _end_or_rest(self, end: Outcome | BaseException) -> None:
+    def _end_one_shot_or_rest(self, end: Outcome | BaseException) -> None:
         """
         Record the end of a cycle; decide when the next one starts, or that the process
         ends.

@@ -145,4 +145,4 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
 def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     found: Found, now: float, wanted: Principal | None, problem: str
 ) -> None:
-    assert problem == found.problem_at(now, wanted)
+    assert problem == found.why_unusable_at(now, wanted)

@@ -108,7 +108,7 @@ class Account:
         Return why consumers cannot use the ccache now; empty if they can.
         """
         # Without a name, and until a keytab tells it, any principal's ticket is good.
-        problem = self.found.problem_at(time.time(), self.principal)
+        problem = self.found.why_unusable_at(time.time(), self.principal)
         return f"{self.entry.ccache} {problem}" if problem else ""
 
     def details(self) -> dict[str, object]:

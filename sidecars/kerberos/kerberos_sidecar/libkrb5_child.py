@@ -46,7 +46,7 @@ def take(path: str, owner: int) -> bytes:
         return file.read()
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def ask_libkrb5(request: dict[str, Any]) -> dict[str, Any]:
     """
     Acquire a ticket.
 
@@ -90,7 +90,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != request["parent"]:  # it ended before
         sys.exit(1)
-    json.dump(answer(request), sys.stdout)
+    json.dump(ask_libkrb5(request), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Found:
     problem: str = ""
     holder: str = ""
 
-    def problem_at(self, now: float, principal: Principal | None) -> str:
+    def why_unusable_at(self, now: float, principal: Principal | None) -> str:
         """
         Return why consumers cannot use the ccache at a Unix time; empty if they can.
 

@@ -166,7 +166,7 @@ class Staging:
         try:
             with explained(self.ccache):
                 _sweep(self.ccache)
-                self._open()
+                self._open_with_folders_group()
         except SidecarError:
             self._discard()
             raise
@@ -195,7 +195,7 @@ class Staging:
                 self._refuse_foreign()  # it may have come during the request
                 os.rename(self._stem + NEW, self.ccache)
 
-    def _open(self) -> None:
+    def _open_with_folders_group(self) -> None:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

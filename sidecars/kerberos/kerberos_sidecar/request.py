@@ -282,7 +282,7 @@ def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
         raise failure(
             "ticket_unusable", f"the KDC's reply for {principal} {error}"
         ) from None
-    problem = Found(ticket).problem_at(time.time(), principal)
+    problem = Found(ticket).why_unusable_at(time.time(), principal)
     if problem:
         raise failure(
             "ticket_unusable",

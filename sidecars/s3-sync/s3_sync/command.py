@@ -2,7 +2,7 @@
 The command line of ``s3-sync``; the sidecar that the loop runs, and the thread that runs
 its cycles and answers requests for older releases.
 
-A one-shot ends in the runtime's loop (``Loop._end_or_rest``); ``Session.cycle`` says
+A one-shot ends in the runtime's loop (``Loop._end_one_shot_or_rest``); ``Session.cycle`` says
 whether it may: only when the volume is ready.
 """
 
