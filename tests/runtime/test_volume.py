@@ -114,6 +114,17 @@ def test_a_lock_that_is_removed_while_it_is_taken_is_not_held(
     assert not TargetLock().try_acquire("lock", folder)
 
 
+def test_a_lock_is_given_up_even_if_closing_fails(folder: int) -> None:
+    """On a dead mount; the number of the file may be that of another one by then."""
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+    os.close(lock._fd or 0)
+
+    lock.release()
+
+    assert lock.try_acquire("lock", folder)
+
+
 # --- snapshots
 
 

@@ -351,7 +351,8 @@ class TargetLock:
         Release the lock.
         """
         if self._fd is not None:
-            os.close(self._fd)
+            with suppress(OSError):  # on a dead mount: it is closed all the same
+                os.close(self._fd)
             self._fd = None
 
 

@@ -205,11 +205,12 @@ class Journal:
             fsync=self._fsync,
             dir_fd=self._dir_fd,
         )
-        fd = self._open()
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = fd
+        before = self._fd
+        self._fd = self._open()
         self._lines = len(files)
+        # It is closed even if this fails: NFS reports quotas then.
+        if before >= 0:
+            os.close(before)
 
 
 def _line(path: str, held: Held | None) -> bytes:
