@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -27,6 +28,10 @@ ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 1 << 20
 DAG = "dag.py"
 TRIED_BYTES = 64 << 10
+# A check that takes longer tells how long.
+SLOW_SECONDS = 0.1
+
+_said_at = deque([time.monotonic()], maxlen=1)
 
 
 def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
@@ -38,7 +43,11 @@ def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
             above.
         text: May be untrusted: characters that could control a terminal are escaped.
     """
-    sys.stdout.write(f"  {mark:<5} {printable(name):<14} {printable(text)}\n")
+    now = time.monotonic()
+    seconds = now - _said_at[0]
+    took = f" (took {seconds:.1f} s)" if seconds > SLOW_SECONDS else ""
+    sys.stdout.write(f"  {mark:<5} {printable(name):<14} {printable(text)}{took}\n")
+    _said_at.append(now)
     sys.stdout.flush()
 
 
@@ -122,7 +131,7 @@ def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
             refusal = gate.examine("check", inside, [DAG], fence)
     except SidecarError as error:
         return fail("gate", error)
-    say("ok", "gate", f"{name}: it runs; only a daemon judges the source with it")
+    say("ok", "gate", f"{name}: tried without the source, which only a daemon judges")
     if refusal is not None:
         say(
             "??",
@@ -145,8 +154,11 @@ def daemon(bind: tuple[str, int]) -> bool:
     try:
         said = _ask_daemon(host, bind[1])
     except TimeoutError:
-        text = f"accepts connections at {host}:{bind[1]} but does not answer"
-        say("FAIL", "daemon", text)
+        say(
+            "FAIL",
+            "daemon",
+            f"accepts connections at {host}:{bind[1]} but does not answer",
+        )
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
     if "published_seconds_ago" not in said:  # it is no daemon of ours
@@ -161,13 +173,14 @@ def daemon(bind: tuple[str, int]) -> bool:
     if said["since"]:
         say("", "", f"Since {said['since']}.")
     if said["until"]:
-        say("", "", f"Tries again at {said['until']}.")
+        what = "Tries again at" if said["result"] == "failed" else "Waits until"
+        say("", "", f"{what} {said['until']}.")
     if said["shortfall"]:
         say("" if reason and not is_calm else "FAIL", "daemon", said["shortfall"])
     if not said["alive"]:
         say("FAIL", "daemon", "is not alive: restart it")
     if is_good and not is_calm:
-        say("ok", "daemon", f"has published {said['revision']}")
+        say("ok", "daemon", f"published: {said['revision']}")
     return bool(is_good)
 
 

@@ -81,7 +81,7 @@ class Outcome:
             a cycle raises.
         revision: Short name of the source state that is now published.
         counts: Numbers of changes, by name with unit, for the log line and the status
-            page. Empty if a partial cycle changed nothing.
+            page. Of a partial cycle that changed nothing, all are 0.
         why: What it waits for, lacks or failed with.
         until: The Unix time when a wait ends, unless something happens before; None or
             infinite if nobody knows.
@@ -122,7 +122,7 @@ class Outcome:
         Whether the cycle published a change, possibly only readable files or a
         fallback.
         """
-        is_short = self.result == "partial" and bool(self.counts)
+        is_short = self.result == "partial" and any(self.counts.values())
         return self.result == "changed" or is_short
 
 
@@ -174,6 +174,13 @@ class Standing(NamedTuple):
     result: Result = "waiting"
     until: float | None = None
 
+    @property
+    def reason(self) -> str:
+        """
+        As :attr:`Outcome.reason`.
+        """
+        return self.why.reason if self.why else ""
+
 
 class Health:
     """
@@ -220,13 +227,6 @@ class Health:
     def next_cycle_in_seconds(self) -> float:
         return max(0.0, self._next_cycle_at - monotonic())
 
-    @property
-    def last(self) -> Outcome | None:
-        """
-        The outcome of the last cycle.
-        """
-        return self.cycles[0].outcome if self.cycles else None
-
     def told(self, readiness: Readiness) -> Standing:
         """
         Return the one reason that /readyz, the page and `check` give.
@@ -247,16 +247,16 @@ class Health:
         """
         now = time.time()
         before = self.cycles
-        last = self.last
+        last = before[0].outcome if before else None
         why = outcome.why
         # its traceback would keep everything that the cycle held
         if why is not None:
             why = SidecarError(why.reason, why.message, why.advice)
             outcome = replace(outcome, why=why)
-        is_same = last is not None and last.reason == outcome.reason
+        is_same = self.standing.reason == outcome.reason
         # Repeated quiet cycles share one line, or they would push out the others.
-        is_quiet = last and last.result in QUIET and not last.is_publish
-        if last and is_same and is_quiet and last.result == outcome.result:
+        is_quiet = is_same and outcome.result in QUIET
+        if last and is_quiet and last.result == outcome.result and not last.is_publish:
             before = before[1:]
         self.cycles = (PastCycle(now - seconds, seconds, outcome), *before)[
             :PAST_CYCLES

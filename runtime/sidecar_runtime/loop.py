@@ -334,7 +334,7 @@ class Loop:
         """
         state = self._state
         # Its sidecar has not noted it, and may ask for the next one again and again.
-        is_bug = self._health.last is not None and self._health.last.reason == "bug"
+        is_bug = self._health.standing.reason == "bug"
         if isinstance(state, Running):
             if state.again != signal.SIGHUP:
                 self._state = state._replace(again=asker)
@@ -387,10 +387,9 @@ class Loop:
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
         why = state.fence.blame or SidecarError("cycle_slow", said, advice)
-        before = self._health.slow.why
-        self._health.slow = Standing(why, began_at)
-        if before is None or before.reason != why.reason:  # else its next step
+        if self._health.slow.reason != why.reason:  # else its next step
             log.info("cycle_slow", **why.log_fields(), stack=self._worker.stack())
+        self._health.slow = Standing(why, began_at)
 
     def _abandon(self, fence: Fence) -> None:
         """
@@ -498,8 +497,10 @@ class Loop:
         fence = self._state.fence if isinstance(self._state, Running) else Fence()
         error = self._health.standing.why or fence.blame
         if error is None:
-            limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
-            advice = f"Find out what the cycle waits on, or raise {limit}."
+            advice = (
+                "Find out what the cycle waits on, or raise "
+                f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE."
+            )
             return GaveUp(reason, f"no cycle has ended in time{fence.step}", advice)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
@@ -511,12 +512,11 @@ class Loop:
         """
         Record a cycle that did not fail: in the log if it is news.
         """
-        failures = self._health.standing.failures
-        before = self._health.last
+        before = self._health.standing
         self._record(outcome, seconds)
         why = outcome.why.log_fields() if outcome.why else {}
-        is_trouble = why and not (before and before.reason == outcome.reason)
-        is_news = outcome.is_publish or failures or is_asked_for
+        is_trouble = why and before.reason != outcome.reason
+        is_news = outcome.is_publish or before.failures or is_asked_for
         if outcome.result == "waiting" and not is_asked_for:
             if is_trouble:  # else they are two seconds apart
                 log.info("wait_began", **why, **outcome.counts)
@@ -531,7 +531,7 @@ class Loop:
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision or None,
-            failures_before=failures,
+            failures_before=before.failures,
             duration_seconds=round(seconds, 3),
             **why,
             **outcome.counts,
@@ -570,7 +570,7 @@ class Loop:
         metrics = self._metrics
         before = health.standing
         health.record(outcome, seconds)
-        if before.why and before.why.reason != outcome.reason:
+        if before.reason != outcome.reason:
             self._tell_reason_over(before)
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
@@ -587,10 +587,10 @@ class Loop:
         """
         Log that a reason has ended, if there is one, and how long it lasted.
         """
-        if ended.why and ended.since:
+        if ended.reason and ended.since:
             log.info(
                 "reason_ended",
-                reason=ended.why.reason,
+                reason=ended.reason,
                 result=ended.result,
                 # the clock may have been set back
                 lasted_seconds=round(max(0.0, time.time() - ended.since), 1),

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -68,11 +69,10 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
 
 @pytest.mark.parametrize("result", get_args(Result))
 def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
+    counts = {"files_healed": 0}
     for each in ("changed", result, result, "failed", result):
-        health.record(
-            Outcome(each, why=None if each in ("changed", "unchanged") else FAILED.why),
-            0.1,
-        )
+        why = None if each in ("changed", "unchanged") else FAILED.why
+        health.record(Outcome(each, counts=counts, why=why), 0.1)
 
     repeated = [result] if result in QUIET else [result, result]
     assert [result, "failed", *repeated, "changed"] == results(health)
@@ -261,11 +261,22 @@ def test_check_names_the_failure_with_which_it_ends(
     """The shortfall of a standby, whose wait alone is none."""
     health.record(WAITING, 0.1)
     facts = {**readiness_facts(health, READY), "shortfall": "1 role is missing"}
-    monkeypatch.setattr(checks, "_ask", lambda *_: facts)
+    monkeypatch.setattr(checks, "_ask_daemon", lambda *_: facts)
 
     assert not checks.daemon(("", 9000))
 
     assert "FAIL  daemon         1 role is missing" in capsys.readouterr().out
+
+
+def test_a_check_that_takes_seconds_tells_how_many(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A source that drips, and a gate that waits, are no failures."""
+    monkeypatch.setattr(checks, "SLOW_SECONDS", 0.0)
+
+    checks.say("ok", "gate", "it runs")
+
+    assert "it runs (took " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
@@ -273,12 +284,14 @@ def test_a_standby_is_marked_red_only_while_consumers_lack_something(
     health: Health, *, is_ready: bool
 ) -> None:
     problem = None if is_ready else SidecarError("nothing_published", "nothing yet")
-    health.record(WAITING, 0.1)
+    health.record(replace(WAITING, until=2e9), 0.1)
 
     html = shown(health, Script(ready=Readiness("r1", 1.0, problem)))
 
     assert ("class=bad" not in html) is is_ready
     assert "pid 7 on other-pod holds the lock" in html
+    assert "<th>waits until<td>2033-05-18T03:33:20.000+00:00" in html
+    assert ("<title>ready, target_locked · " in html) is is_ready
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:

@@ -450,10 +450,10 @@ class Gate:
         try:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
-            text = f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s"
+            took = f"took longer than {seconds:g} s for {counted(len(paths), 'file')}"
             limit = f"{self._settings.variable_prefix}GATE_TIMEOUT"
             remedy = f"Find out what it waits for, or raise {limit} or the CPU limit."
-            raise Undecided(text, remedy) from None
+            raise Undecided(f"{command.title} {took}", remedy) from None
         except OSError as error:
             text = f"the gate's command cannot be started: {error}"
             remedy = "Check the program in the image and the container's memory limit."

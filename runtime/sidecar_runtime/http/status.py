@@ -71,7 +71,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "published_seconds_ago": published_at and round(time.time() - published_at, 1),
         "problem": readiness.problem and readiness.problem.message,
         "shortfall": readiness.shortfall or None,
-        "result": health.last and health.last.result,
+        "result": health.cycles[0].outcome.result if health.cycles else None,
         "reason": error and error.reason,
         "error": error and error.message,
         "advice": error and (error.advice or None),
@@ -118,7 +118,8 @@ def page(facts: Mapping[str, Any]) -> bytes:
         bad.append("failing")
     elif facts["reason"] and not is_calm:
         bad.append(_text(facts["reason"]))
-    state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
+    good = f"ready, {facts['reason']}" if is_calm else "ready"
+    state = [*bad, "shortfall" if facts["shortfall"] else good][0]
     marks = [
         f"<span class=good>{word}</span>" for word in ("ready", "alive") if facts[word]
     ]
@@ -130,11 +131,17 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "target": facts["target"],
         "pod": " · ".join(pod),
         "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
-        "waiting": [f"{facts['reason']}: {facts['error']}", facts["advice"]]
-        if is_calm
-        else None,
         "version": facts["version"],
     }
+    trouble = {
+        "not ready": facts["problem"],
+        "shortfall": facts["shortfall"],
+        "not alive": None if facts["alive"] else "Restart the container.",
+    }
+    if is_calm:
+        shown |= _told("waiting", facts)
+    elif facts["reason"]:
+        trouble |= _told("what is wrong", facts)
     sections = {
         "Details": _table(facts["details"]),
         "Last cycles": _history(facts["cycles"]),
@@ -146,7 +153,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "<meta http-equiv=refresh content=30>",
         f"<title>{' · '.join([state, name, *map(_text, pod[:1])])}</title>",
         f"<style>{STYLE}</style><main><h1>{name} {' '.join(marks)}</h1>",
-        _table(_trouble(facts, is_calm=is_calm), "trouble"),
+        _table(trouble, "trouble"),
         _table(shown),
         *(f"<h2>{title}</h2>{table}" for title, table in sections.items() if table),
         f"<h2>Documentation</h2>{_cell(f'{DOCS}docs/README.md')}</main></html>\n",
@@ -154,23 +161,16 @@ def page(facts: Mapping[str, Any]) -> bytes:
     return "".join(parts).encode()
 
 
-def _trouble(facts: Mapping[str, Any], *, is_calm: bool) -> dict[str, object]:
-    trouble: dict[str, object] = {
-        "not ready": facts["problem"],
-        "shortfall": facts["shortfall"],
+def _told(name: str, facts: Mapping[str, Any]) -> dict[str, object]:
+    failures = facts["consecutive_failures"]
+    repeated = f"{failures} failures in a row" if failures > 1 else ""
+    again = "tries again at" if facts["result"] == "failed" else "waits until"
+    return {
+        name: f"{facts['reason']}: {facts['error']}",
+        "since": [facts["since"], repeated],
+        again: facts["until"],
+        "what to do": [facts["advice"], facts["docs"]],
     }
-    if not facts["alive"]:
-        trouble["not alive"] = "Restart the container."
-    if facts["reason"] and not is_calm:
-        failures = facts["consecutive_failures"]
-        repeated = f"{failures} failures in a row" if failures > 1 else ""
-        trouble |= {
-            "what is wrong": f"{facts['reason']}: {facts['error']}",
-            "since": [facts["since"], repeated],
-            "tries again at": facts["until"],
-            "what to do": [facts["advice"], facts["docs"]],
-        }
-    return trouble
 
 
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:

@@ -237,7 +237,7 @@ def test_asks_the_daemon_beside_it_what_it_has_published(
     assert "1 file is missing or out of date" in said
 
     assert daemon.sync()["event"] == "cycle_finished"
-    assert f"has published {daemon.status()['revision']}" in check(0, port)
+    assert f"published: {daemon.status()['revision']}" in check(0, port)
 
     daemon.send_signal(signal.SIGSTOP)
     try:
@@ -262,7 +262,7 @@ def test_tells_when_a_wait_of_the_daemon_began_and_ends(
     assert "they are deleted here, too" in said
     ready = daemon.get("/readyz").json()
     assert f"Since {ready['since']}." in said
-    assert f"Tries again at {ready['until']}." in said
+    assert f"Waits until {ready['until']}." in said
 
 
 @pytest.mark.parametrize("page", ["true", "false"])

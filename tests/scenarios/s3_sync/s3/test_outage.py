@@ -51,9 +51,6 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
     """
     readiness = daemon.get("/readyz")
     assert readiness.status == (200 if ready else 503)
-    assert readiness.json()["ready"] is ready
-    assert readiness.json()["reason"] == reason
-    assert readiness.json()["error"]
     status = daemon.status()
     assert status["reason"] == reason
     assert status["error"]
@@ -94,7 +91,6 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     synced.recover()
     assert synced.s3.files() == synced.published
     assert synced.daemon.reason() is None
-    assert synced.daemon.status()["reason"] is None
     assert synced.daemon.status()["consecutive_failures"] == 0
 
 
