@@ -169,7 +169,7 @@ REASONS = {
         "that has its program."
     ),
     "hook_failed": Reason(
-        "Check the hook's output in the log: a one-shot succeeds only if its hooks do."
+        "Check the hook's output in the log. It is repeated; a one-shot waits for success."
     ),
     "link_blocked": Reason(LINK_ADVICE),
     "private_folder_failed": Reason(
@@ -193,8 +193,8 @@ REASONS = {
     ),
     "nothing_published": Reason("Wait for the first cycle."),
     "published_elsewhere": Reason(
-        "Wait for the first commit for the new settings; if another pod holds the lock, end it, "
-        "or give each its own volume."
+        "If another pod holds the lock, end it, or give each its own volume; else wait for the "
+        "first commit for the new settings."
     ),
     "files_damaged": Reason(
         "Wait until they are restored, and find out what writes to the volume."

@@ -100,9 +100,7 @@ class KerberosSidecar:
         ccache can also read its keytab.
         """
         for entry in self._settings.entries:
-            folder = self._settings.keytab_dir
-            if entry.keytab:
-                folder = os.path.dirname(entry.keytab)
+            folder = os.path.dirname(entry.keytab or f"{self._settings.keytab_dir}/")
             target = os.path.dirname(entry.ccache)
             if os.path.realpath(target) == os.path.realpath(folder):
                 log.warning("keytab_exposed", folder=folder, ccache=entry.ccache)
@@ -116,7 +114,8 @@ class KerberosSidecar:
         memory.
         """
         said = "; ".join(filter(None, (one.problem() for one in self._accounts)))
-        times = [at for one in self._accounts if (at := one.found.published_at)]
+        found = [one.found for one in self._accounts]
+        times = [each.published_at or 0.0 for each in found if each.ticket]
         return Readiness(
             revision=revision(self._accounts),
             published_at=min(times, default=None),

@@ -251,7 +251,7 @@ def _explain(
     code, words = said
     # libkrb5 says this of KDCs that refuse, of silent ones, and of names without one.
     if code == NO_DNS:  # libkrb5 says "Resource temporarily unavailable"
-        words = f"no server of it has an answer about {trace.unresolved}"
+        words = f"its servers fail or are silent about {trace.unresolved}"
     elif code == NO_CONTACT and trace.unresolved:
         code = NO_DNS
         words = f"it does not know {trace.unresolved}"

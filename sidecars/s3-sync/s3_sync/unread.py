@@ -210,6 +210,6 @@ def explain(errors: Failures, files: Collection[str]) -> SidecarError:
     first = errors[min(errors)]
     return SidecarError(
         first.reason,
-        f"{len(errors)} of {len(files)} files are missing: {first.message}",
+        f"{len(errors)} of {len(files)} files are missing or out of date: {first.message}",
         first.advice,
     )

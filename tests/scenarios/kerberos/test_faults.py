@@ -270,7 +270,7 @@ def test_check_goes_on_after_each_fault_and_publishes_nothing(here: Site) -> Non
     faults_named = re.findall(r"FAIL +\S+ +(\w+): ", said)
     assert ["keytab_missing", "ccache_missing"] == faults_named, said
     assert 2 == said.count(f"ok    keytab         {here.keytab}: "), said
-    assert re.findall(r"ok    KDC +issued a ticket in \d+\.\d\d s, valid", said), said
+    assert "issued a ticket, valid until" in said, said
     assert asked + 1 == here.kdc.requests()
     here.config.unlink()
     checked = here.start("check", **settings)

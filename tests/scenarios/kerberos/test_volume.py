@@ -248,6 +248,7 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
     assert "ccache_foreign" == failed["reason"], failed
     assert [] == unnamed(failed["error"], ccaches), failed
     assert_tells(daemon, "ccache_foreign", ready=False)
+    assert daemon.get("/readyz").json()["published_seconds_ago"] is None
     assert 3 == checked.wait_for_exit().code
     assert [] == unnamed(checked.log(), ccaches), checked.log()
     assert before == contents(folder)
