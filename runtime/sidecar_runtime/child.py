@@ -10,7 +10,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -288,12 +287,14 @@ class PrivateFolder:
             with suppress(OSError):
                 _remove_leftover(path)
         # An unpredictable name, so no other process can take it first.
-        new = tempfile.mkdtemp(prefix=".", dir=parent)
+        name = os.urandom(8).hex()
+        new = os.path.join(parent, f".{name}")
+        os.mkdir(new, 0o700)
         self._lock = os.open(new, _FOLDER)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Renamed once it is locked: until then, a process that starts now would remove
         # it.
-        self.path = os.path.join(parent, prefix + os.path.basename(new)[1:])
+        self.path = os.path.join(parent, f"{prefix}{name}")
         os.rename(new, self.path)
 
     def remove(self) -> None:

@@ -17,7 +17,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -47,6 +47,8 @@ ASKED = ".asked"
 # The suffix of a link that is not in its place yet. It is in the same folder: the store
 # may be on another volume.
 BESIDE = ".next-snapshot"
+
+T = TypeVar("T")
 
 log = get_logger("snapshots")
 
@@ -116,10 +118,10 @@ class Snapshots(NamedTuple):
         ]
         return [name for _, name in sorted(dated, reverse=True)]
 
-    def add(self, revision: str, fill: Callable[[int], None], fence: Fence) -> None:
+    def add(self, revision: str, fill: Callable[[int], T], fence: Fence) -> T:
         """
-        Create a snapshot in a temporary folder, then rename it. The link does not show
-        it yet.
+        Create a snapshot in a temporary folder, then rename it; return what `fill`
+        does. The link does not show it yet.
 
         Args:
             revision: A name that begins with a dot is private to the caller, until the
@@ -137,7 +139,7 @@ class Snapshots(NamedTuple):
         os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
         try:
             with opened(name, self.store) as folder:
-                fill(folder)
+                filled = fill(folder)
             with fence:
                 if not self.has(revision):  # whatever is not a folder is not a snapshot
                     remove_tree(revision, self.store)
@@ -145,6 +147,7 @@ class Snapshots(NamedTuple):
         except BaseException:
             remove_tree(name, self.store)
             raise
+        return filled
 
     def swap_link(self, revision: str, fence: Fence) -> None:
         """

@@ -189,10 +189,12 @@ class Session:
         self, commit: str, volume: Volume, published: Published, fence: Fence
     ) -> Outcome:
         """
-        Publish the commit that is checked out, if the gate accepts it.
+        Publish the commit that is checked out, if the gate accepts it; while nothing is
+        published, otherwise the newest one before it that the gate accepts.
         """
         parts = self._parts
         is_one_shot = parts.settings.one_shot
+        is_first = not published.commit
         is_same = commit == published.commit and published.is_made_as_asked(
             parts.options
         )
@@ -204,32 +206,34 @@ class Session:
                 volume.record(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         refusal = self._judge.judge(
-            commit, volume, fence, is_urgent=is_one_shot or not published.commit
+            commit, volume, fence, is_urgent=is_one_shot or is_first
         )
-        good = commit
-        if refusal is not None:
-            if published.commit:
-                # A tag may move: then the commit that it named before is the last good
-                # one.
-                self._judge.note(refusal)
-                volume.record_refusal(commit, fence)
-                good = ""
-            else:
-                good = self._judge.fall_back(refusal, volume, fence)
-        if good:
-            fallback = commit if refusal else ""
-            self._publish_accepted(good, volume, fence, fallback=fallback)
+        accepted = commit
+        if refusal is not None and is_first:
+            accepted = self._judge.fall_back(refusal, volume, fence)
+        elif refusal is not None:
+            # A tag may move: then the commit that it named before is the last good one.
+            self._judge.note(refusal)
+            volume.record_refusal(commit, fence)
+            accepted = ""
+        if accepted:
+            replaced = "" if accepted == commit else commit
+            self._publish_accepted(accepted, volume, fence, fallback=replaced)
             self._judge.note(refusal)
             self._inspection.problem = ""
             self._set_readiness(volume.published())
-            self._announce(good, fence)
+            self._announce(accepted, fence)
             if self._judge.undecided is not None and not is_one_shot:
                 raise self._judge.undecided
+        # Only now: to fall back is to have earlier commits judged, and the first verdict
+        # of all that expires ends the wait.
         wait = self._judge.wait
         if wait is None:
             return Outcome("changed", commit)
         outcome = self._refused(volume.published(), wait, fence)
-        return replace(outcome, counts={"commits_published": 1}) if good else outcome
+        return (
+            replace(outcome, counts={"commits_published": 1}) if accepted else outcome
+        )
 
     def _publish_accepted(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
@@ -242,7 +246,7 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        unfiltered = sorted(map(" ".join, engine.unfiltered(fence).items()))
+        unfiltered = sorted(map(" ".join, engine.unfiltered(build.rows, fence).items()))
         if unfiltered:
             lacks = unfiltered[: snapshot.NAMED_PATHS]
             facts["unfiltered"] = lacks

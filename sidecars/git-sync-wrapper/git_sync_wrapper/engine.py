@@ -25,6 +25,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import explain, failure, heard
+from git_sync_wrapper.snapshot import Row, Rows
 from git_sync_wrapper.work_folder import (
     CANDIDATE,
     GIT,
@@ -37,7 +38,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explained, nearest_folder
-from sidecar_runtime.volume.own import folder_of, walk, write_own
+from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import opened, remove_tree
 
 PUBLISHED = "published"
@@ -277,53 +278,56 @@ class Engine:
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
 
-    def check_whole(self, fence: Fence, restored: str = "") -> None:
+    def check_whole(self, fence: Fence) -> None:
         """
-        Refuse a checkout that lacks files of its index: whoever can write to the volume
-        may remove some while git writes them, or while they are linked.
-
-        Args:
-            restored: The folder from :meth:`check_out`, instead of git-sync's checkout.
+        Refuse git-sync's checkout if it lacks files of its index: whoever can write to
+        the volume may remove some while git writes them, or while they are linked.
 
         Raises:
             SidecarError: Files are missing, or git cannot tell.
             CycleAbandoned: The fence was revoked.
         """
-        given = self._restoring(restored) if restored else {}
+        self._refuse_missing(self.worktree, fence)
+
+    def check_restored(self, checkout: str, fence: Fence) -> None:
+        """
+        Refuse a checkout of :meth:`check_out` in the same way; it has its own index.
+        """
+        self._refuse_missing(self.root, fence, **self._restoring(checkout))
+
+    def _refuse_missing(self, folder: str, fence: Fence, **environ: str) -> None:
+        words = ["ls-files", "--deleted", "-z"]
         try:
-            said = self._git.ask(
-                ["ls-files", "--deleted", "-z"],
-                self.root if restored else self.worktree,
-                fence,
-                **given,
-            )
+            said = self._git.ask(words, folder, fence, **environ)
         except GitFailed as error:
             said = str(error).encode()
         if said:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
 
-    def unfiltered(self, fence: Fence) -> dict[str, str]:
+    def unfiltered(self, rows: Rows, fence: Fence) -> dict[str, str]:
         """
         Return the files of the checkout whose filter is set nowhere, or whose
         content git-annex has, and say so of each: they are as the server stores them,
         such as encrypted by git-crypt, or a pointer of Git LFS.
 
+        Args:
+            rows: The list of the checkout's files.
+
         Raises:
             CycleAbandoned: The fence was revoked.
         """
         options = self._options
-        names = set()
         lacks = {}
         checkout = folder_of(f"{self.worktree}/.", options.root, opened)
         with suppress(OSError), checkout as top:
-            for path, folder, name, found in walk(top):
-                names.add(name)
-                if _ANNEX.match(_pointer(name, folder, found)):
+            for path, row in rows.items():
+                if _ANNEX.match(_pointer(path, top, row)):
                     lacks[path] = "needs git-annex, which git-sync does not run"
         fields = b""
+        has_attributes = any(os.path.basename(path) == ATTRIBUTES for path in rows)
         # Nearly no repository has filters, and to ask git costs as much as 200 files.
-        if ATTRIBUTES in names or options.git_config or options.sparse_checkout_file:
+        if has_attributes or options.git_config or options.sparse_checkout_file:
             with suppress(GitFailed):
                 said = self._git.ask(
                     ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"],
@@ -389,12 +393,12 @@ class Engine:
         }
 
 
-def _pointer(name: str, folder: int, found: os.stat_result) -> str:
+def _pointer(path: str, top: int, row: Row) -> str:
     """
     Return where a link leads, or the text of a small file; empty if it is neither.
     """
-    if stat.S_ISLNK(found.st_mode):
-        return os.readlink(name, dir_fd=folder)
+    if stat.S_ISLNK(row.mode):
+        return os.readlink(path, dir_fd=top)
     # Not the many that are empty, such as __init__.py.
-    is_small = 0 < found.st_size <= POINTER_BYTES
-    return read_text(name, folder) if is_small else ""
+    is_small = 0 < row.size_bytes <= POINTER_BYTES
+    return read_text(path, top) if is_small else ""

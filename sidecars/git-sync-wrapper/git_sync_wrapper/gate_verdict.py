@@ -128,13 +128,20 @@ class Judge:
             fence.wait(ONCE_MORE_SECONDS)
         with fence:
             fence.blame = None
-        return refusal and self._with_filters(refusal, fence)
+        return refusal and self._with_filters(refusal, volume, fence)
 
-    def _with_filters(self, refusal: RevisionRefused, fence: Fence) -> RevisionRefused:
+    def _with_filters(
+        self, refusal: RevisionRefused, volume: Volume, fence: Fence
+    ) -> RevisionRefused:
         """
         Return a refusal that names files without their filter as what they are.
         """
-        lacks = self._parts.engine.unfiltered(fence)
+        engine = self._parts.engine
+        with (
+            explained(f"cannot read {engine.worktree}"),
+            volume.compared(engine.worktree) as (checkout, _),
+        ):
+            lacks = engine.unfiltered(snapshot.rows_of(checkout), fence)
         findings = [
             Finding(found.path, None, lacks[found.path])
             if found.path in lacks

@@ -26,6 +26,7 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metric
 from sidecar_runtime.settings import without_password
+from sidecar_runtime.volume.files import NEW_FILE
 from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
@@ -212,16 +213,15 @@ class Hooks:
 
     def _touch(self) -> None:
         path = self._options.touch_file
-        problem = ""
         if not path:
             return
+        name = os.path.basename(path)
+        problem = ""
         try:
             with folder_of(path, self._options.root) as folder:
-                name = os.path.basename(path)
-                with suppress(FileExistsError):  # not opened: it may be a pipe
-                    os.close(
-                        os.open(name, os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
-                    )
+                # What exists is not opened: it may be a pipe.
+                with suppress(FileExistsError):
+                    os.close(os.open(name, NEW_FILE, 0o666, dir_fd=folder))
                 os.utime(name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             problem = f"touch-file failed: {error.strerror}"

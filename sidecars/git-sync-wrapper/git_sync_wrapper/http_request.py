@@ -5,13 +5,15 @@ Sends an HTTP request: of a webhook, and to the service at ``--askpass-url``.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
 from sidecar_runtime import proxies
+
+SHUT_RDWR = 2
+"""As in `socket`, whose import would be a twentieth of a one-shot's."""
 
 
 class Answer(NamedTuple):
@@ -123,4 +125,4 @@ def _cut(made: list[Any], is_late: threading.Event) -> None:
     is_late.set()
     for one in made:
         with suppress(OSError):  # it has ended
-            one.shutdown(socket.SHUT_RDWR)
+            one.shutdown(SHUT_RDWR)

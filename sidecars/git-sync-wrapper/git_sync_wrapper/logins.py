@@ -17,8 +17,8 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import read_file, write_file
+from sidecar_runtime.volume.snapshots import aside_name
 
 if TYPE_CHECKING:
     from sidecar_runtime.aws.credentials import Chain
@@ -220,14 +221,18 @@ class Logins:
                     fsync=False,
                 )
 
-    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
         """
-        Return a folder for one child, in the private folder.
+        Create a folder for one child, in the private folder, and remove it afterwards.
         """
+        folder = os.path.join(self.folder, aside_name("scratch"))
         with _explained(f"cannot write to {self.folder}"):
-            return tempfile.TemporaryDirectory(
-                dir=self.folder, ignore_cleanup_errors=True
-            )
+            os.mkdir(folder, 0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     # --- user and password
 

@@ -84,15 +84,14 @@ def rows_of(top: int) -> Rows:
     Raises:
         OSError: A folder cannot be read.
     """
-    rows = {"": Row(os.fstat(top).st_mode)}
-    for path, _, name, found in walk(top):
-        if stat.S_ISDIR(found.st_mode):
-            rows[path] = Row(found.st_mode)
-        elif name != GIT:
-            rows[path] = Row(
-                found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
-            )
-    return rows
+    rows = {path: _row(found) for path, _, name, found in walk(top) if name != GIT}
+    return {"": _row(os.fstat(top)), **rows}
+
+
+def _row(found: os.stat_result) -> Row:
+    if stat.S_ISDIR(found.st_mode):
+        return Row(found.st_mode)
+    return Row(found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def damaged(rows: Rows, top: int) -> list[str]:
@@ -181,7 +180,9 @@ def is_copy(checkout: int, kept: int, rows: Rows) -> bool:
     )
 
 
-def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
+def build(
+    checkout: int, new: int, shown: int | None, further: str
+) -> tuple[Rows, list[str]]:
     """
     Fill an open, empty folder with links: to the file that is shown if it is equal, so
     that it keeps its times and needs no space, or to that of the checkout.
@@ -191,11 +192,12 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
             the pointers to git's repository.
 
     Returns:
-        The files that are not the shown ones.
+        The list of the new folder, and those of its files that are not the shown ones.
 
     Raises:
         OSError: Something cannot be read, or the disk is full.
     """
+    rows = {"": _row(os.fstat(new))}
     changed = []
     for path, folder, name, found, is_changed in compare(checkout, shown):
         if stat.S_ISDIR(found.st_mode):
@@ -204,12 +206,14 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
             pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
             pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
             write_file(path, pointer, 0o644, fsync=False, dir_fd=new)
+            continue
         elif is_changed or shown is None:
             link_file(name, folder, path, new)
             changed.append(path)
         else:
             link_file(path, shown, path, new)
-    return sorted(changed)
+        rows[path] = _row(os.lstat(path, dir_fd=new))
+    return rows, sorted(changed)
 
 
 def _is_equal(

@@ -21,7 +21,7 @@ from git_sync_wrapper.plan import Failed
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
-from git_sync_wrapper.snapshot import RECORD, Published
+from git_sync_wrapper.snapshot import RECORD, Published, Rows
 from git_sync_wrapper.work_folder import ROOT, STORE, read_text
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
@@ -56,10 +56,12 @@ class Build(NamedTuple):
         name: The commit's hash, or with a number if that name is taken: names of
             snapshots are not used again while somebody may read them.
         changed: Its files that are not those of the published commit.
+        rows: The list of its files.
     """
 
     name: str
     changed: list[str]
+    rows: Rows
 
 
 class Volume:
@@ -187,25 +189,25 @@ class Volume:
                 listed = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, listed):
-                        return Build(name, snapshot.changes(folder, shown))
+                        return Build(name, snapshot.changes(folder, shown), listed)
             name = commit
             number = 1
             while self.snapshots.has(name):
                 number += 1
                 name = f"{commit}.{number}"
-            added: list[str] = []
 
-            def fill(new: int) -> None:
-                added.extend(snapshot.build(folder, new, shown, ROOT))
+            def fill(new: int) -> Build:
+                rows, changed = snapshot.build(folder, new, shown, ROOT)
                 check(fence)
-                text = json.dumps(snapshot.rows_of(new))
+                text = json.dumps(rows)
                 write_own(name + LIST, text.encode(), self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
+                return Build(name, changed, rows)
 
-            self.snapshots.add(name, fill, fence)
+            build = self.snapshots.add(name, fill, fence)
             self._new = name
-        return Build(name, added)
+        return build
 
     def show(
         self,
@@ -391,7 +393,7 @@ class Inspection:
             return
         try:
             build = volume.build(
-                commit, checkout, fence, lambda f: engine.check_whole(f, checkout)
+                commit, checkout, fence, lambda f: engine.check_restored(checkout, f)
             )
             engine.keep(commit)
             volume.show(
