@@ -5,9 +5,11 @@ What a cycle does, situation by situation.
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.options import read_options
 from git_sync_wrapper.plan import (
     Done,
@@ -20,6 +22,7 @@ from git_sync_wrapper.plan import (
 )
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
 
 OLD = "1" * 40
 NEW = "2" * 40
@@ -98,3 +101,17 @@ def test_starts_over_if_the_repository_here_may_be_what_fails(
     is_over: bool, failed: Failed, asked: str
 ) -> None:
     assert is_over is starts_over(failed, asked)
+
+
+@pytest.mark.parametrize(
+    "other", ["--repo=https://b.example/b.git", "--ref=prd", "--submodules=off"]
+)
+def test_starts_over_for_other_settings(other: str) -> None:
+    git = Mock(poll=Mock(return_value=NEW))
+
+    def asked(*words: str) -> str:
+        options = read_options(words, {"GITSYNC_REPO": REPO})
+        return Engine("", options, git, Mock()).asked(Fence())
+
+    assert starts_over(AGAIN._replace(tried=asked()), asked(other))
+    assert not starts_over(AGAIN._replace(tried=asked()), asked())

@@ -168,11 +168,9 @@ class Session:
         may come from the repository here: then it runs again, from an empty one.
         """
         engine = self._parts.engine
-        runs = self._parts.metrics.runs
         try:
             commit = engine.run(fence)
         except SidecarError as error:
-            runs("error").inc()
             failed = volume.failed(error.reason)
             asked = engine.asked(fence) if failed.is_suspicious else ""
             if not starts_over(failed, asked):
@@ -181,7 +179,6 @@ class Session:
             volume.note(error.reason, asked)
             engine.start_over()
             commit = engine.run(fence)
-        runs("success").inc()
         volume.note()
         return commit
 

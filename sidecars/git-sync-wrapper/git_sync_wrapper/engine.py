@@ -37,6 +37,7 @@ from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metric
 from sidecar_runtime.volume.files import explained, nearest_folder
 from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import opened, remove_tree
@@ -64,12 +65,13 @@ class Engine:
 
     Args:
         program: git-sync.
+        runs: Counts them by result.
 
     Attributes:
         worktree: The folder of the commit that the last run has checked out.
     """
 
-    def __init__(self, program: str, options: Options, git: Git) -> None:
+    def __init__(self, program: str, options: Options, git: Git, runs: Metric) -> None:
         self.work = WorkFolder(options.root)
         self.root = self.work.path
         self.worktree = ""
@@ -77,6 +79,7 @@ class Engine:
         self._options = options
         self._environ = for_git_sync(os.environ) | proxies.for_others(os.environ)
         self._git = git
+        self._runs = runs
 
     # --- a run
 
@@ -93,9 +96,15 @@ class Engine:
             CycleAbandoned: The fence was revoked; git-sync and all its git processes
                 are gone.
         """
-        return self._git.following(
-            lambda access: self._run(access, fence, instead), fence
-        )
+        try:
+            commit = self._git.following(
+                lambda access: self._run(access, fence, instead), fence
+            )
+        except SidecarError:
+            self._runs("error").inc()
+            raise
+        self._runs("success").inc()
+        return commit
 
     def _run(self, access: Access, fence: Fence, instead: Mapping[str, str]) -> str:
         with explained(f"cannot clear {self.root}"):

@@ -139,7 +139,7 @@ def join(settings: Settings, options: Options, metrics: WrapperMetrics) -> Parts
         settings,
         options,
         git,
-        Engine(settings.git_sync, options, git),
+        Engine(settings.git_sync, options, git, metrics.runs),
         logins,
         make_gate(settings, metrics.gate),
         Hooks(options, metrics.git_sync.hooks),

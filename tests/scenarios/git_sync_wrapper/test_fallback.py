@@ -123,9 +123,12 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
 def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here: GitSite, tmp_path: Path, mode: dict[str, str]
 ) -> None:
-    check = script(tmp_path / "check", "grep -q def dag.py || exit 0\nkill -KILL $$")
+    """Beside a fallback, it is asked again without a push."""
+    fixed = tmp_path / "fixed"
+    said = f"grep -q def dag.py || exit 0\n[ ! -e {fixed} ] || exit 0\nkill -KILL $$"
+    check = script(tmp_path / "check", said)
     accepted = good(here)
-    bad(here)
+    undecided = bad(here)
     command = {
         "GIT_SYNC_WRAPPER_GATE": "command",
         "GIT_SYNC_WRAPPER_GATE_COMMAND": check,
@@ -139,7 +142,8 @@ def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here.wait_until_shown(accepted, wrapper)
     assert "gate_undecided" == wrapper.wait_for_event("cycle_failed")["reason"]
     wrapper.wait_until_ready()
-    here.wait_until_shown(good(here, 2), wrapper)
+    fixed.touch()
+    here.wait_until_shown(undecided, wrapper)
 
 
 def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(

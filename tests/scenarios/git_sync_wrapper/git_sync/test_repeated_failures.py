@@ -4,41 +4,56 @@ one.
 """
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from git_sync_wrapper import work_folder
+from tests.support.daemon import Event
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer
 
+ERRORS = 'git_sync_wrapper_runs_total{result="error",sidecar="git-sync-wrapper"}'
+
 
 def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
-    """Also if it is another one in between."""
+    """Also if it is another one in between; after a success it is a new one."""
     wrapper = here.publish()
     before = here.shown()
-    here.repository.commit_submodule("lib", here.server.url("missing.git"), "1" * 40)
+    missing = here.server.url("missing.git")
+    here.repository.commit_submodule("lib", missing, "1" * 40)
 
-    def fail(times: int, reason: str) -> dict[str, Any]:
-        for _ in range(times):
-            failed = wrapper.wait_for_event(
-                "cycle_failed", 60, after=len(wrapper.events), reason=reason
-            )
+    def fail(reason: str) -> Event:
+        # A signal ends the wait after a failure, which may be a minute.
+        failed = wrapper.sync()
+        assert ("cycle_failed", reason) == (failed["event"], failed["reason"])
         return failed
 
-    fail(3, "repository_not_found")
+    for _ in range(3):
+        fail("repository_not_found")
     here.server.inject(
         answer_with(Answer(500)), match=lambda request: "missing" in request.path
     )
-    fail(1, "server_error")
+    fail("server_error")
     here.server.heal()
-    failed = fail(3, "repository_not_found")
+    for _ in range(3):
+        failed = fail("repository_not_found")
 
     assert "missing.git" in failed["error"]
     assert failed["advice"].startswith("This is about the submodule"), failed
     assert 1 == len(wrapper.find_events("repository_removed"))
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+
+    good = here.commit_revision(2)
+    wrapper.sync()
+    assert good == here.shown()
+    failures = len(wrapper.find_events("cycle_failed"))
+    assert failures + 1 == wrapper.metrics()[ERRORS], "to start over is to run again"
+    seen = len(wrapper.events)
+    here.repository.commit_submodule("lib", missing, "2" * 40)
+    removed = wrapper.wait_for_event("repository_removed", after=seen)
+    since = wrapper.events[seen : wrapper.events.index(removed)]
+    assert "cycle_failed" in {one["event"] for one in since}, "it is a first failure"
 
 
 def test_what_a_kill_leaves_of_a_removed_repository_is_where_a_start_sweeps(
