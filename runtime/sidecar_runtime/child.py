@@ -10,6 +10,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ class DeadlinePassed(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Command:
     """
     A program to run.
@@ -287,14 +288,12 @@ class PrivateFolder:
             with suppress(OSError):
                 _remove_leftover(path)
         # An unpredictable name, so no other process can take it first.
-        name = os.urandom(8).hex()
-        new = os.path.join(parent, f".{name}")
-        os.mkdir(new, 0o700)
+        new = tempfile.mkdtemp(prefix=".", dir=parent)
         self._lock = os.open(new, _FOLDER)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Renamed once it is locked: until then, a process that starts now would remove
         # it.
-        self.path = os.path.join(parent, f"{prefix}{name}")
+        self.path = os.path.join(parent, prefix + os.path.basename(new)[1:])
         os.rename(new, self.path)
 
     def remove(self) -> None:

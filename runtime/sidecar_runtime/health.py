@@ -68,7 +68,7 @@ class Readiness(NamedTuple):
         return self.problem is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """
     The result of a cycle. None waits or falls short without a reason.

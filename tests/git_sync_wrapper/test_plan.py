@@ -4,6 +4,7 @@ What a cycle does, situation by situation.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -103,15 +104,11 @@ def test_starts_over_if_the_repository_here_may_be_what_fails(
     assert is_over is starts_over(failed, asked)
 
 
-@pytest.mark.parametrize(
-    "other", ["--repo=https://b.example/b.git", "--ref=prd", "--submodules=off"]
-)
-def test_starts_over_for_other_settings(other: str) -> None:
-    git = Mock(poll=Mock(return_value=NEW))
+def test_starts_over_for_each_other_setting() -> None:
+    git = Mock()
+    asked = {
+        Engine("", options, git).asked(Fence())
+        for options in (MAIN, PIN, replace(MAIN, repo="b"), replace(MAIN, depth="9"))
+    }
 
-    def asked(*words: str) -> str:
-        options = read_options(words, {"GITSYNC_REPO": REPO})
-        return Engine("", options, git, Mock()).asked(Fence())
-
-    assert starts_over(AGAIN._replace(tried=asked()), asked(other))
-    assert not starts_over(AGAIN._replace(tried=asked()), asked())
+    assert 4 == len(asked)

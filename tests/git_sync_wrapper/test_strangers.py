@@ -62,7 +62,7 @@ def test_no_mark_of_ours_is_read_through_a_link(tmp_path: Path) -> None:
         [], {"GITSYNC_REPO": "https://git.example.com", "GITSYNC_ROOT": str(root)}
     )
 
-    assert not Engine("", options, Mock(), Mock()).is_hash_or_tag
+    assert not Engine("", options, Mock()).is_hash_or_tag
     with closing(Volume(load_settings({})[0], options)) as volume:
         assert Failed("no") == volume.failed("no")
 

@@ -50,7 +50,7 @@ ADVICE = {
 log = get_logger("credentials")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Credentials:
     """
     The keys that sign a request; `expires_at` is Unix time, None if they do not expire.

@@ -332,7 +332,7 @@ class RevisionRefused(SidecarError):
         }
 
 
-@dataclass(slots=True)
+@dataclass
 class _Verdict:
     """
     What is known about a revision.

@@ -168,9 +168,11 @@ class Session:
         may come from the repository here: then it runs again, from an empty one.
         """
         engine = self._parts.engine
+        runs = self._parts.metrics.runs
         try:
             commit = engine.run(fence)
         except SidecarError as error:
+            runs("error").inc()
             failed = volume.failed(error.reason)
             asked = engine.asked(fence) if failed.is_suspicious else ""
             if not starts_over(failed, asked):
@@ -178,7 +180,8 @@ class Session:
                 raise
             volume.note(error.reason, asked)
             engine.start_over()
-            commit = engine.run(fence)
+            return self._run(volume, fence)
+        runs("success").inc()
         volume.note()
         return commit
 
@@ -205,17 +208,19 @@ class Session:
         refusal = self._judge.judge(
             commit, volume, fence, is_urgent=is_one_shot or is_first
         )
-        accepted = commit
-        if refusal is not None and is_first:
+        if refusal is None:
+            accepted = commit
+        elif is_first:
             accepted = self._judge.fall_back(refusal, volume, fence)
-        elif refusal is not None:
+        else:
             # A tag may move: then the commit that it named before is the last good one.
             self._judge.note(refusal)
             volume.record_refusal(commit, fence)
             accepted = ""
         if accepted:
-            replaced = "" if accepted == commit else commit
-            self._publish_accepted(accepted, volume, fence, fallback=replaced)
+            self._publish_accepted(
+                accepted, volume, fence, fallback=commit if refusal else ""
+            )
             self._judge.note(refusal)
             self._inspection.problem = ""
             self._set_readiness(volume.published())
@@ -245,9 +250,8 @@ class Session:
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
         unfiltered = sorted(map(" ".join, engine.unfiltered(build.rows, fence).items()))
         if unfiltered:
-            lacks = unfiltered[: snapshot.NAMED_PATHS]
-            facts["unfiltered"] = lacks
-            log.warning("filter_missing", revision=commit, paths=lacks)
+            facts["unfiltered"] = unfiltered[: snapshot.NAMED_PATHS]
+            log.warning("filter_missing", revision=commit, paths=facts["unfiltered"])
         engine.keep(commit)
         volume.show(build, facts, fence, fallback=fallback)
         log.info(

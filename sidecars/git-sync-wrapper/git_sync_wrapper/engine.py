@@ -37,7 +37,6 @@ from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.metrics import Metric
 from sidecar_runtime.volume.files import explained, nearest_folder
 from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import opened, remove_tree
@@ -65,13 +64,12 @@ class Engine:
 
     Args:
         program: git-sync.
-        runs: Counts them by result.
 
     Attributes:
         worktree: The folder of the commit that the last run has checked out.
     """
 
-    def __init__(self, program: str, options: Options, git: Git, runs: Metric) -> None:
+    def __init__(self, program: str, options: Options, git: Git) -> None:
         self.work = WorkFolder(options.root)
         self.root = self.work.path
         self.worktree = ""
@@ -79,7 +77,6 @@ class Engine:
         self._options = options
         self._environ = for_git_sync(os.environ) | proxies.for_others(os.environ)
         self._git = git
-        self._runs = runs
 
     # --- a run
 
@@ -96,15 +93,9 @@ class Engine:
             CycleAbandoned: The fence was revoked; git-sync and all its git processes
                 are gone.
         """
-        try:
-            commit = self._git.following(
-                lambda access: self._run(access, fence, instead), fence
-            )
-        except SidecarError:
-            self._runs("error").inc()
-            raise
-        self._runs("success").inc()
-        return commit
+        return self._git.following(
+            lambda access: self._run(access, fence, instead), fence
+        )
 
     def _run(self, access: Access, fence: Fence, instead: Mapping[str, str]) -> str:
         with explained(f"cannot clear {self.root}"):
@@ -287,24 +278,19 @@ class Engine:
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
 
-    def check_whole(self, fence: Fence) -> None:
+    def check_whole(self, folder: str, fence: Fence, **environ: str) -> None:
         """
-        Refuse git-sync's checkout if it lacks files of its index: whoever can write to
-        the volume may remove some while git writes them, or while they are linked.
+        Refuse a checkout that lacks files of its index: whoever can write to the volume
+        may remove some while git writes them, or while they are linked.
+
+        Args:
+            folder: Where git finds the checkout: it is that of git-sync itself, or what
+                the variables say.
 
         Raises:
             SidecarError: Files are missing, or git cannot tell.
             CycleAbandoned: The fence was revoked.
         """
-        self._refuse_missing(self.worktree, fence)
-
-    def check_restored(self, checkout: str, fence: Fence) -> None:
-        """
-        Refuse a checkout of :meth:`check_out` in the same way; it has its own index.
-        """
-        self._refuse_missing(self.root, fence, **self._restoring(checkout))
-
-    def _refuse_missing(self, folder: str, fence: Fence, **environ: str) -> None:
         words = ["ls-files", "--deleted", "-z"]
         try:
             said = self._git.ask(words, folder, fence, **environ)
@@ -313,6 +299,12 @@ class Engine:
         if said:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
+
+    def check_restored(self, checkout: str, fence: Fence) -> None:
+        """
+        Refuse a folder from :meth:`check_out` in the same way; its index is its own.
+        """
+        self.check_whole(self.root, fence, **self._restoring(checkout))
 
     def unfiltered(self, rows: Rows, fence: Fence) -> dict[str, str]:
         """
@@ -328,13 +320,15 @@ class Engine:
         """
         options = self._options
         lacks = {}
-        checkout = folder_of(f"{self.worktree}/.", options.root, opened)
-        with suppress(OSError), checkout as top:
+        with (
+            suppress(OSError),
+            folder_of(f"{self.worktree}/.", options.root, opened) as top,
+        ):
             for path, row in rows.items():
                 if _ANNEX.match(_pointer(path, top, row)):
                     lacks[path] = "needs git-annex, which git-sync does not run"
         fields = b""
-        has_attributes = any(os.path.basename(path) == ATTRIBUTES for path in rows)
+        has_attributes = any(path.endswith(ATTRIBUTES) for path in rows)
         # Nearly no repository has filters, and to ask git costs as much as 200 files.
         if has_attributes or options.git_config or options.sparse_checkout_file:
             with suppress(GitFailed):
@@ -346,8 +340,8 @@ class Engine:
                 words = ["check-attr", "-z", "--stdin", "filter"]
                 fields = said and self._git.ask(words, self.worktree, fence, said)
         told = os.fsdecode(fields).split("\0")
-        known = {key.rpartition(".")[0] for key, _ in options.git_config}
-        known |= {"filter.set", "filter.unset"}
+        given = [key.rpartition(".")[0] for key, _ in options.git_config]
+        known = {"filter.set", "filter.unset", *given}
         lacks |= {
             path: f"needs the filter {filter}, which git has no program for"
             for path, filter in zip(told[::3], told[2::3], strict=False)
@@ -409,5 +403,6 @@ def _pointer(path: str, top: int, row: Row) -> str:
     if stat.S_ISLNK(row.mode):
         return os.readlink(path, dir_fd=top)
     # Not the many that are empty, such as __init__.py.
-    is_small = 0 < row.size_bytes <= POINTER_BYTES
-    return read_text(path, top) if is_small else ""
+    if 0 < row.size_bytes <= POINTER_BYTES:
+        return read_text(path, top)
+    return ""

@@ -16,6 +16,7 @@ import stat
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.plan import Wait
 from git_sync_wrapper.sidecar import Parts
+from git_sync_wrapper.snapshot import Rows
 from git_sync_wrapper.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -104,6 +105,7 @@ class Judge:
             explained(f"cannot read {folder}"),
             volume.compared(folder) as (checkout, shown),
         ):
+            rows = snapshot.rows_of(checkout)
             # A link may lead to a changed file.
             paths = sorted(
                 path
@@ -128,20 +130,15 @@ class Judge:
             fence.wait(ONCE_MORE_SECONDS)
         with fence:
             fence.blame = None
-        return refusal and self._with_filters(refusal, volume, fence)
+        return refusal and self._with_filters(refusal, rows, fence)
 
     def _with_filters(
-        self, refusal: RevisionRefused, volume: Volume, fence: Fence
+        self, refusal: RevisionRefused, rows: Rows, fence: Fence
     ) -> RevisionRefused:
         """
         Return a refusal that names files without their filter as what they are.
         """
-        engine = self._parts.engine
-        with (
-            explained(f"cannot read {engine.worktree}"),
-            volume.compared(engine.worktree) as (checkout, _),
-        ):
-            lacks = engine.unfiltered(snapshot.rows_of(checkout), fence)
+        lacks = self._parts.engine.unfiltered(rows, fence)
         findings = [
             Finding(found.path, None, lacks[found.path])
             if found.path in lacks

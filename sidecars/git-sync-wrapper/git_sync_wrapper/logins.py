@@ -17,8 +17,8 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,7 +33,6 @@ from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import read_file, write_file
-from sidecar_runtime.volume.snapshots import aside_name
 
 if TYPE_CHECKING:
     from sidecar_runtime.aws.credentials import Chain
@@ -79,7 +78,7 @@ class Sent(NamedTuple):
     doubt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Access:
     """
     What a child gets so that its git can log in.
@@ -221,18 +220,14 @@ class Logins:
                     fsync=False,
                 )
 
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
         """
-        Create a folder for one child, in the private folder, and remove it afterwards.
+        Return a folder for one child, in the private folder.
         """
-        folder = os.path.join(self.folder, aside_name("scratch"))
         with _explained(f"cannot write to {self.folder}"):
-            os.mkdir(folder, 0o700)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            return tempfile.TemporaryDirectory(
+                dir=self.folder, ignore_cleanup_errors=True
+            )
 
     # --- user and password
 

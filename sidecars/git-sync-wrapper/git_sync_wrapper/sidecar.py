@@ -88,7 +88,7 @@ class WrapperMetrics(Metrics):
         )
 
 
-@dataclass(slots=True)
+@dataclass
 class Past:
     """
     What outlives a cycle and its thread.
@@ -139,7 +139,7 @@ def join(settings: Settings, options: Options, metrics: WrapperMetrics) -> Parts
         settings,
         options,
         git,
-        Engine(settings.git_sync, options, git, metrics.runs),
+        Engine(settings.git_sync, options, git),
         logins,
         make_gate(settings, metrics.gate),
         Hooks(options, metrics.git_sync.hooks),

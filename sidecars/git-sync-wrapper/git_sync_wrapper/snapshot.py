@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.work_folder import GIT, STORE
+from git_sync_wrapper.work_folder import GIT, ROOT, STORE
 from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
@@ -144,10 +144,9 @@ def commit_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-Found: TypeAlias = tuple[str, int, str, os.stat_result, bool]
-
-
-def compare(checkout: int, shown: int | None) -> Iterator[Found]:
+def compare(
+    checkout: int, shown: int | None
+) -> Iterator[tuple[str, int, str, os.stat_result, bool]]:
     """
     Yield what is in a checkout, as :func:`walk` does, and whether it is a file that is
     not equal to the one at the same path of what is shown.
@@ -180,40 +179,32 @@ def is_copy(checkout: int, kept: int, rows: Rows) -> bool:
     )
 
 
-def build(
-    checkout: int, new: int, shown: int | None, further: str
-) -> tuple[Rows, list[str]]:
+def build(checkout: int, new: int, shown: int | None) -> list[str]:
     """
     Fill an open, empty folder with links: to the file that is shown if it is equal, so
-    that it keeps its times and needs no space, or to that of the checkout.
-
-    Args:
-        further: A folder that leads from the new folder's place to the checkout's, for
-            the pointers to git's repository.
+    that it keeps its times and needs no space, or to that of the checkout. The pointers
+    to git's repository lead there from the new place.
 
     Returns:
-        The list of the new folder, and those of its files that are not the shown ones.
+        The files that are not the shown ones.
 
     Raises:
         OSError: Something cannot be read, or the disk is full.
     """
-    rows = {"": _row(os.fstat(new))}
     changed = []
     for path, folder, name, found, is_changed in compare(checkout, shown):
         if stat.S_ISDIR(found.st_mode):
             os.mkdir(path, FOLDER_MODE, dir_fd=new)
         elif name == GIT:
             pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
-            pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
+            pointer = pointer.replace(b"../.git/", f"../{ROOT}/.git/".encode(), 1)
             write_file(path, pointer, 0o644, fsync=False, dir_fd=new)
-            continue
         elif is_changed or shown is None:
             link_file(name, folder, path, new)
             changed.append(path)
         else:
             link_file(path, shown, path, new)
-        rows[path] = _row(os.lstat(path, dir_fd=new))
-    return rows, sorted(changed)
+    return sorted(changed)
 
 
 def _is_equal(
@@ -292,16 +283,11 @@ class Published(NamedTuple):
         equal.
         """
         # The hash of an annotated tag pins the commit that the tag names.
+        shows = f"{options.link} shows {self.commit}"
         if options.is_pinned and options.ref not in (self.commit, self.ref):
-            return (
-                f"{options.link} shows {self.commit}, but GITSYNC_REF pins "
-                f"{options.ref}"
-            )
+            return f"{shows}, but GITSYNC_REF pins {options.ref}"
         if self.is_elsewhere(options):
-            return (
-                f"{options.link} shows {self.commit} of {self.repo}, but GITSYNC_REPO is "
-                "another repository"
-            )
+            return f"{shows} of {self.repo}, but GITSYNC_REPO is another repository"
         return ""
 
     def mismatch(self, options: Options) -> str:

@@ -22,7 +22,7 @@ from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import RECORD, Published, Rows
-from git_sync_wrapper.work_folder import ROOT, STORE, read_text
+from git_sync_wrapper.work_folder import STORE, read_text
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -170,7 +170,7 @@ class Volume:
         commit: str,
         checkout: str,
         fence: Fence,
-        check: Callable[[Fence], None],
+        check: Callable[[str, Fence], None],
     ) -> Build:
         """
         Return a snapshot that is equal to a checkout: one that is kept and undamaged,
@@ -197,17 +197,17 @@ class Volume:
                 name = f"{commit}.{number}"
 
             def fill(new: int) -> Build:
-                rows, changed = snapshot.build(folder, new, shown, ROOT)
-                check(fence)
+                changed = snapshot.build(folder, new, shown)
+                check(checkout, fence)
+                rows = snapshot.rows_of(new)
                 text = json.dumps(rows)
                 write_own(name + LIST, text.encode(), self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
                 return Build(name, changed, rows)
 
-            build = self.snapshots.add(name, fill, fence)
             self._new = name
-        return build
+            return self.snapshots.add(name, fill, fence)
 
     def show(
         self,
@@ -392,9 +392,7 @@ class Inspection:
         if not checkout:
             return
         try:
-            build = volume.build(
-                commit, checkout, fence, lambda f: engine.check_restored(checkout, f)
-            )
+            build = volume.build(commit, checkout, fence, engine.check_restored)
             engine.keep(commit)
             volume.show(
                 build,

@@ -2,11 +2,10 @@
 A gate stops a change, never a pod: an empty volume gets the newest accepted commit.
 """
 
-from pathlib import Path
-
 import pytest
 
 from tests.scenarios.git_sync_wrapper.conftest import record
+from tests.support.daemon import Settings
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -14,6 +13,13 @@ from tests.support.waiting import wait_until
 GATE = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
 FALLBACK = 'sidecar_gate_fallback{sidecar="git-sync-wrapper"}'
 REFUSED = 'sidecar_gate_refused{sidecar="git-sync-wrapper"}'
+
+
+def command(here: GitSite, said: str) -> Settings:
+    return {
+        "GIT_SYNC_WRAPPER_GATE": "command",
+        "GIT_SYNC_WRAPPER_GATE_COMMAND": script(here.folder / "check", said),
+    }
 
 
 def good(here: GitSite, number: int = 1) -> str:
@@ -121,19 +127,12 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     "mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"]
 )
 def test_a_gate_without_a_verdict_three_times_counts_as_refused(
-    here: GitSite, tmp_path: Path, mode: dict[str, str]
+    here: GitSite, mode: dict[str, str]
 ) -> None:
-    """Beside a fallback, it is asked again without a push."""
-    fixed = tmp_path / "fixed"
-    said = f"grep -q def dag.py || exit 0\n[ ! -e {fixed} ] || exit 0\nkill -KILL $$"
-    check = script(tmp_path / "check", said)
+    gate = command(here, "grep -q def dag.py || exit 0\nkill -KILL $$")
     accepted = good(here)
-    undecided = bad(here)
-    command = {
-        "GIT_SYNC_WRAPPER_GATE": "command",
-        "GIT_SYNC_WRAPPER_GATE_COMMAND": check,
-    }
-    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **mode, **command)
+    bad(here)
+    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **mode, **gate)
 
     if mode:
         assert 0 == wrapper.wait_for_exit().code
@@ -142,8 +141,23 @@ def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here.wait_until_shown(accepted, wrapper)
     assert "gate_undecided" == wrapper.wait_for_event("cycle_failed")["reason"]
     wrapper.wait_until_ready()
+    here.wait_until_shown(good(here, 2), wrapper)
+
+
+def test_a_command_is_asked_again_about_a_commit_that_a_fallback_replaces(
+    here: GitSite,
+) -> None:
+    fixed = here.folder / "fixed"
+    accepted = good(here)
+    refused = bad(here)
+    said = f"! grep -q def dag.py || [ -e {fixed} ]"
+    wrapper = here.wrapper(**command(here, said))
+    here.wait_until_shown(accepted, wrapper)
+
     fixed.touch()
-    here.wait_until_shown(undecided, wrapper)
+    wrapper.sync()
+
+    assert refused == here.shown()
 
 
 def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(
@@ -196,10 +210,7 @@ def test_the_gate_gets_its_grammar_its_variables_and_its_time(here: GitSite) -> 
     assert "dag.py" in one_shot.find_events("sidecar_gave_up")[0]["error"]
 
     wrapper = here.publish(
-        GIT_SYNC_WRAPPER_GATE="command",
-        GIT_SYNC_WRAPPER_GATE_COMMAND=script(
-            here.folder / "gate", '[ "$MOOD" != bad ] || exec sleep 60'
-        ),
+        **command(here, '[ "$MOOD" != bad ] || exec sleep 60'),
         GIT_SYNC_WRAPPER_GATE_ENV="MOOD",
         GIT_SYNC_WRAPPER_GATE_TIMEOUT="1s",
     )
