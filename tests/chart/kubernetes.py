@@ -17,10 +17,10 @@ OF_OPERATORS = {
     "generators.external-secrets.io/v1alpha1",
     "vpcresources.k8s.aws/v1beta1",
 }
-# Otherwise it reads several megabytes of files at each call.
-kubernetes_validate.utils.schema_contents = functools.cache(
-    kubernetes_validate.utils.schema_contents
-)
+# Otherwise it lists folders and reads several megabytes of files at each call.
+for _name in ("all_versions", "schema_contents"):
+    _slow = getattr(kubernetes_validate.utils, _name)
+    setattr(kubernetes_validate.utils, _name, functools.cache(_slow))
 
 
 def strict_complaints(thing: Values) -> list[str]:

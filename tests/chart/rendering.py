@@ -72,6 +72,7 @@ def rendered(names: tuple[str, ...]) -> list[Values]:
         return render(Path(home), names)
 
 
+@functools.cache
 def rendered_pods(names: tuple[str, ...]) -> list[Values]:
     return list(pods(rendered(names)))
 
@@ -105,7 +106,7 @@ def pods(manifests: list[Values]) -> Iterator[Values]:
             yield {**pod, "spec": {**pod["spec"], "volumes": _volumes(manifest, pod)}}
         template = (manifest.get("data") or {}).get("pod_template_file.yaml")
         if manifest["kind"] == "ConfigMap" and template:
-            yield yaml.safe_load(template)
+            yield yaml.load(template, yaml.CSafeLoader)
 
 
 def _volumes(manifest: Values, pod: Values) -> list[Values]:

@@ -331,3 +331,4 @@ def test_every_other_output_passes_every_check() -> None:
         for check in CHECKS:
             check((name,))
         rendered.cache_clear()
+        rendered_pods.cache_clear()
