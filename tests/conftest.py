@@ -50,6 +50,7 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
+from tests.support import forks as all_forks  # noqa: E402
 from tests.support.ledger.judging import is_judged, report, unexcused  # noqa: E402
 from tests.support.ledger.seen import LEDGER  # noqa: E402
 from tests.support.machine.volumes import mount_in_private  # noqa: E402
@@ -278,6 +279,8 @@ def no_process_is_left_over() -> Iterator[None]:
     Fail the run if a child of the test process outlives the tests.
     """
     yield
+    if all_forks.server.cache_info().currsize:
+        assert 0 == all_forks.server().end(), "left over: forked sidecars"
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
     ours = re.compile(r"/\.venv/bin/|krb5kdc")

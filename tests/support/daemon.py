@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from tests.support.forks import Forked, can_fork
 from tests.support.ledger.seen import Witness
 from tests.support.machine.clocks import forget_clock
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -94,6 +95,8 @@ class SidecarProcess:
 
     patience_seconds = PATIENCE_SECONDS
     """The longest wait of `wait_for`."""
+    is_forked = True
+    """Whether most are forked after their imports, as `forks` can."""
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class SidecarProcess:
         """Everything else on stdout or stderr: tracebacks, warnings."""
         self._witness = Witness(program)
         self._news = threading.Condition()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._threads: list[threading.Thread] = []
 
     def start(self) -> Self:
@@ -139,14 +142,21 @@ class SidecarProcess:
         self.events = []
         self.stray_lines = []
         self._witness.command(self.arguments, self.environment)
-        self._process = subprocess.Popen(
-            [*self.wrapper, str(self.program), *self.arguments],
-            env=self.environment,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        if (
+            self.is_forked
+            and not self.wrapper
+            and can_fork(self.program, self.environment)
+        ):
+            self._process = Forked(self.program, self.arguments, self.environment)
+        else:
+            self._process = subprocess.Popen(
+                [*self.wrapper, str(self.program), *self.arguments],
+                env=self.environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         streams = (self._process.stdout, self._process.stderr)
         self._threads = [
             threading.Thread(target=self._collect, args=(stream,), daemon=True)

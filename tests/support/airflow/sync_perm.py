@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support import forks
 from tests.support.airflow.installed import Airflow
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.ledger.seen import Witness
@@ -127,14 +128,8 @@ def run_command(
     """
     Run `sync-perm check` or `sync-perm diff`, with its options, to its end.
     """
-    done = subprocess.run(
-        [SYNC_PERM, *name.split()],
-        env={**airflow.environment(url, home), "TMPDIR": str(home), **settings},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=PASS_SECONDS,
-    )
+    given = {**airflow.environment(url, home), "TMPDIR": str(home), **settings}
+    done = forks.run(SYNC_PERM, name.split(), given)
     witness = Witness(SYNC_PERM)
     witness.output(done.stdout + done.stderr)
     witness.end(done.returncode)
