@@ -5,3 +5,8 @@ The tests of all sidecars.
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+Bodies = dict[str, bytes]
+"""Of each path or key, what is in it."""
+Texts = dict[str, str]
+"""Of each name, its text: variables, headers, files."""

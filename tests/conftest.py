@@ -40,8 +40,12 @@ def _configure_uncached(**settings: Any) -> None:
 
 structlog.configure = _configure_uncached  # type: ignore[assignment]
 
+# Folders whose tests start programs; among them are the longest ones.
+SLOW = ("chart", "demo", "docs", "scenarios")
+
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 
+from tests.support import forks  # noqa: E402
 from tests.support.airflow.installed import EVERY_VERSION  # noqa: E402
 from tests.support.aws.servers import (  # noqa: E402
     MinioServer,
@@ -50,7 +54,6 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
-from tests.support import forks as all_forks  # noqa: E402
 from tests.support.ledger.judging import is_judged, report, unexcused  # noqa: E402
 from tests.support.ledger.seen import LEDGER  # noqa: E402
 from tests.support.machine.volumes import mount_in_private  # noqa: E402
@@ -154,8 +157,8 @@ def pytest_collection_modifyitems(
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> tuple[bool, int, Path]:
-        is_quick = item.path.relative_to(here).parts[0] not in ("demo", "scenarios")
-        return is_quick, -item.path.stat().st_size, item.path
+        is_slow = item.path.relative_to(here).parts[0] in SLOW
+        return not is_slow, -item.path.stat().st_size, item.path
 
     items.sort(key=place)
 
@@ -279,8 +282,8 @@ def no_process_is_left_over() -> Iterator[None]:
     Fail the run if a child of the test process outlives the tests.
     """
     yield
-    if all_forks.server.cache_info().currsize:
-        assert 0 == all_forks.server().end(), "left over: forked sidecars"
+    if forks.server.cache_info().currsize:
+        assert 0 == forks.server().end(), "left over: forked sidecars"
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
     ours = re.compile(r"/\.venv/bin/|krb5kdc")

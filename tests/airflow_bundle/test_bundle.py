@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import Bodies
 from tests.conftest import Counts
 from tests.support.airflow.asking import STORE
 from tests.support.airflow.bundles import BundleFailed, Bundles, running_bundles
@@ -27,7 +28,7 @@ SHORT_SECONDS = 0.5
 VERSION = f"sha256-{'a' * 64}"
 
 
-def files_of(number: int) -> dict[str, bytes]:
+def files_of(number: int) -> Bodies:
     mark = f"MARK = {number}\n".encode()
     return {
         "mark.py": mark,

@@ -5,6 +5,7 @@ Checks for complete pods, from the rendered chart or from an object.
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import Texts
 from tests.chart.sidecars import SIDECARS, Values, environment
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
@@ -37,7 +38,7 @@ def containers(pod: Values) -> list[Values]:
     return [*(pod.get("initContainers") or []), *pod["containers"]]
 
 
-def kinds(pod: Values) -> dict[str, str]:
+def kinds(pod: Values) -> Texts:
     """
     Return the sidecars of a pod, each with its kind: extra, init or native.
     """

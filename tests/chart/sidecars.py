@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from sidecar_runtime.errors import SettingsError
+from tests import Texts
 from tests.support.ledger.documented import names_of
 
 Values = dict[str, Any]
@@ -104,7 +105,7 @@ SIDECARS: Mapping[str, Charted] = {
 }
 
 
-def environment(holder: Values) -> dict[str, str]:
+def environment(holder: Values) -> Texts:
     """
     Return the variables of a container, with `secret` for values from elsewhere.
     """

@@ -325,7 +325,7 @@ def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(
 @pytest.mark.timeout(7200)
 def test_every_other_output_passes_every_check() -> None:
     """
-    Each one takes half a second.
+    Each one takes a third of a second, of which helm takes most.
     """
     for name in sorted(printed.ALL.keys() - printed.FEW.keys()):
         for check in CHECKS:

@@ -12,6 +12,7 @@ from pathlib import Path
 import botocore
 import yaml
 
+from tests import Bodies
 from tests.chart.rendering import component, render
 from tests.chart.sidecars import WANTED_KEYS, Values
 from tests.cluster.images import Images
@@ -100,7 +101,7 @@ def _replicas(one: Values) -> int:
     )
 
 
-def revision(number: int) -> dict[str, bytes]:
+def revision(number: int) -> Bodies:
     """
     Return the files of a revision of the DAG folder; each contains the revision's
     number.

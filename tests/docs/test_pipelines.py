@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import Texts
 from tests.chart import files
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.writable_s3 import WritableS3
@@ -77,7 +78,7 @@ def block(language: str, title: str) -> str:
     return below.partition("```")[0]
 
 
-def github(workflow: str, job: str) -> tuple[str, dict[str, str]]:
+def github(workflow: str, job: str) -> tuple[str, Texts]:
     """
     Return the commands of a pipeline and the variables that it sets.
     """
@@ -87,18 +88,18 @@ def github(workflow: str, job: str) -> tuple[str, dict[str, str]]:
     return commands, said.get("env", {}) | said["jobs"][job]["env"]
 
 
-def gitlab() -> tuple[str, dict[str, str]]:
+def gitlab() -> tuple[str, Texts]:
     job = yaml.safe_load(block("yaml", "GitLab"))["publish-dags"]
     return "\n".join(job["script"]), job["variables"]
 
 
-def jenkins(text: str) -> tuple[str, dict[str, str]]:
+def jenkins(text: str) -> tuple[str, Texts]:
     scripts = re.findall(r"sh '''\n(.*?)'''", text, re.DOTALL)
     assert text.count("{") == text.count("}")
     return scripts[-1].replace("\\\\", "\\"), dict(re.findall(r"(\w+) = '(.*)'", text))
 
 
-def codebuild() -> tuple[str, dict[str, str]]:
+def codebuild() -> tuple[str, Texts]:
     spec = yaml.safe_load(block("yaml", "CodeBuild"))
     commands = [line for phase in spec["phases"].values() for line in phase["commands"]]
     return "\n".join(commands), spec["env"]["variables"]

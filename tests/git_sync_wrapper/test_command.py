@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.command import _read
+from tests import Texts
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import WRAPPER
 
@@ -39,7 +40,7 @@ def test_polls_are_not_too_close_and_a_cycle_may_take_longer_than_git_sync() -> 
     ],
 )
 def test_answers_or_refuses_by_name_before_it_does_anything(
-    tmp_path: Path, arguments: list[str], environ: dict[str, str], code: int, said: str
+    tmp_path: Path, arguments: list[str], environ: Texts, code: int, said: str
 ) -> None:
     process = SidecarProcess(WRAPPER, environ, tmp_path, arguments).start()
 

@@ -8,6 +8,7 @@ import pytest
 
 from git_sync_wrapper.options import Options, configs, for_git_sync, read_options
 from sidecar_runtime.errors import SettingsError
+from tests import Texts
 from tests.support.raising import raised
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/team/dags.git"}
@@ -103,7 +104,7 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
     ],
 )
 def test_reports_a_problem_under_the_given_name_and_hides_secrets(
-    environ: dict[str, str], shown: str, said: str
+    environ: Texts, shown: str, said: str
 ) -> None:
     error = raised(SettingsError, read_options, [], REPO | environ)
 

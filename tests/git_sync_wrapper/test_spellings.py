@@ -22,6 +22,7 @@ from git_sync_wrapper.options import (
     read_options,
 )
 from sidecar_runtime.errors import SettingsError
+from tests import Texts
 from tests.support.git.git_sync import GIT_SYNC, skip_without_git_sync
 
 # Two texts for each kind of setting that is not a word, and another form of the first.
@@ -68,12 +69,12 @@ class Outcome(NamedTuple):
     refusal: str = ""
 
 
-def split(given: Given) -> tuple[list[str], dict[str, str]]:
+def split(given: Given) -> tuple[list[str], Texts]:
     words = [f"{name}={text}" for name, text in given if name.startswith("--")]
     return words, {name: text for name, text in given if not name.startswith("--")}
 
 
-def surroundings(name: str) -> dict[str, str]:
+def surroundings(name: str) -> Texts:
     required = {"GITSYNC_REPO": "https://h/dags", "GITSYNC_ROOT": "/nowhere"}
     required.pop(f"GITSYNC_{name.upper()}", None)
     return required | BESIDE.get(name, {})
@@ -85,7 +86,7 @@ def git_sync(name: str, given: Given) -> Outcome:
     return started(name, words, surroundings(name) | environ)
 
 
-def started(name: str, words: list[str], environ: dict[str, str]) -> Outcome:
+def started(name: str, words: list[str], environ: Texts) -> Outcome:
     """
     Return what git-sync makes of a setting.
     """

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import Texts
 from tests.support.daemon import SidecarProcess
 
 # The number of UIDs for each user in Debian's default /etc/subuid.
@@ -43,7 +44,7 @@ class Image:
         )
         return described[0]
 
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> Texts:
         """
         Return the OCI labels by the last part of their names (`title`, `base.name`).
         """

@@ -19,7 +19,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests import ROOT
+from tests import ROOT, Texts
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY
 from tests.support.aws.servers import MotoServer
 from tests.support.http.fake_proxy import FakeProxy
@@ -48,7 +48,7 @@ class Project:
 
     folder: Path
     tool: str
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: Texts = field(default_factory=dict)
 
     def run(self, *command: str, **variables: str) -> Done:
         """

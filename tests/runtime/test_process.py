@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import Texts
 from tests.support.daemon import ask
 from tests.support.ledger.documented import ANY
 from tests.support.ledger.seen import LEDGER
@@ -235,7 +236,7 @@ SETTINGS = (
     ],
 )
 def test_the_last_log_line_has_the_cause_of_the_end(
-    body: str, code: int, said: dict[str, str]
+    body: str, code: int, said: Texts
 ) -> None:
     found, lines = run(body)
 

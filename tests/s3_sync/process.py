@@ -13,6 +13,7 @@ from s3_sync.settings import Settings, load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
+from tests import Texts
 from tests.s3_sync.given import Given, config_of
 from tests.support.aws.fake_s3 import FakeS3
 
@@ -28,7 +29,7 @@ class Process:
         self.folder = folder
         self._session: Session | None = None
 
-    def start(self, settings: dict[str, str]) -> None:
+    def start(self, settings: Texts) -> None:
         environ = {
             "AWS_BUCKET": self.s3.bucket,
             "DEST_PATH": str(self.folder),
@@ -71,7 +72,7 @@ class Process:
             return self.cycle()
         return None
 
-    def run(self, settings: dict[str, str]) -> Outcome:
+    def run(self, settings: Texts) -> Outcome:
         """Start, and run the first cycle."""
         self.start(settings)
         return self.cycle()

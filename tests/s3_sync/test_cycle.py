@@ -22,6 +22,7 @@ from s3_sync.s3.client import ATTEMPTS
 from s3_sync.volume import StagingFolder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.snapshots import Snapshots
+from tests import Texts
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
@@ -44,7 +45,7 @@ def put(s3: FakeS3, version: int, names: tuple[str, ...] = NAMES) -> None:
     s3.put_each((f"dags/{name}" for name in names), f"v = {version:04}\n".encode())
 
 
-def synced(s3: FakeS3, process: Process, settings: dict[str, str]) -> Path:
+def synced(s3: FakeS3, process: Process, settings: Texts) -> Path:
     """Sync once; return the folder that consumers read."""
     put(s3, 1)
     process.run(settings)
@@ -56,7 +57,7 @@ def snapshots(process: Process) -> list[str]:
     return sorted(name for name in names if "." not in name)
 
 
-def retained(s3: FakeS3, process: Process, count: int) -> dict[str, str]:
+def retained(s3: FakeS3, process: Process, count: int) -> Texts:
     """Publish a state, and so many others before it; return the settings."""
     settings = SNAPSHOT | {
         "S3_SYNC_RETAIN_COUNT": str(count),
@@ -99,7 +100,7 @@ def calls_before(
     s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, str],
+    settings: Texts,
     match: Match,
 ) -> int:
     """Run the first cycle; return how often it asks the volume before a request."""
@@ -217,7 +218,7 @@ def test_a_volume_that_reports_its_quota_as_a_list_is_closed_is_opened_again(
 
 @LAYOUTS
 def test_a_remount_that_numbers_files_anew_damages_nothing(
-    s3: FakeS3, process: Process, settings: dict[str, str]
+    s3: FakeS3, process: Process, settings: Texts
 ) -> None:
     shown = synced(s3, process, settings)
     put(s3, 2, NAMES[:1])
@@ -247,7 +248,7 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, str],
+    settings: Texts,
 ) -> None:
     """As on SMB with `uid=`, on bindfs, and some FUSE file systems."""
     utime = os.utime
@@ -472,7 +473,7 @@ def of_a_snapshot_that_is_gone(record: Path) -> None:
 def test_a_lost_record_loosens_no_brake(
     s3: FakeS3,
     process: Process,
-    settings: dict[str, str],
+    settings: Texts,
     damage: Callable[[Path], object],
 ) -> None:
     names = tuple(f"{number:02}.py" for number in range(HARMLESS_FILES + 2))
@@ -493,7 +494,7 @@ def test_a_lost_record_loosens_no_brake(
 
 @LAYOUTS
 def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
-    s3: FakeS3, process: Process, settings: dict[str, str]
+    s3: FakeS3, process: Process, settings: Texts
 ) -> None:
     """One is archived, and one is denied in its new version."""
     shown = synced(s3, process, settings)

@@ -12,6 +12,7 @@ import pytest
 from s3_sync.download import Download, is_md5
 from s3_sync.reasons import ObjectError
 from s3_sync.volume import StagingFolder
+from tests import Texts
 from tests.support.aws.checksums import digest, header_value
 from tests.support.raising import raised
 
@@ -67,7 +68,7 @@ def test_a_restart_discards_the_first_attempt(
 
 
 def is_proven(
-    download: Download, headers: dict[str, str], etag: str, *, must_match: bool = False
+    download: Download, headers: Texts, etag: str, *, must_match: bool = False
 ) -> bool:
     return download.finish(headers, etag, must_match=must_match).is_verified
 
@@ -149,7 +150,7 @@ def test_verifies_every_checksum_of_the_response(download: Download) -> None:
     ids=["parts", "composite", "parts of another kind", "unknown", "empty"],
 )
 def test_ignores_checksums_that_cannot_be_recomputed(
-    download: Download, headers: dict[str, str]
+    download: Download, headers: Texts
 ) -> None:
     assert is_proven(download, headers, MD5)
     assert "its MD5 is" in str(
@@ -170,7 +171,7 @@ def test_ignores_checksums_that_cannot_be_recomputed(
     ],
 )
 def test_an_etag_that_is_not_an_md5_proves_nothing(
-    download: Download, etag: str, headers: dict[str, str]
+    download: Download, etag: str, headers: Texts
 ) -> None:
     assert not is_md5(etag, headers)
     assert not is_proven(download, headers, etag.replace(MD5[0], "0"), must_match=True)

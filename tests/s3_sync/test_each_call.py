@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Bodies
 from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.each_call.drawing import points
 from tests.support.each_call.stage import Life, Stage
@@ -65,7 +66,7 @@ class World:
         s3.objects.clear()
         self._shelf = Shelf(s3)
 
-    def put(self, files: dict[str, bytes]) -> None:
+    def put(self, files: Bodies) -> None:
         """
         Let the source contain exactly these files.
         """
@@ -95,7 +96,7 @@ class World:
         for path, content in FOREIGN.items():
             (self.root / path).write_bytes(content)
 
-    def shown(self) -> dict[str, bytes]:
+    def shown(self) -> Bodies:
         """
         Return what a consumer reads.
         """
@@ -106,7 +107,7 @@ class World:
             if path.is_file() and ".s3-sync" not in path.relative_to(root).parts
         }
 
-    def wanted(self, files: dict[str, bytes]) -> dict[str, bytes]:
+    def wanted(self, files: Bodies) -> Bodies:
         """
         Return what a consumer should read: files of others stay in place.
         """
@@ -145,7 +146,7 @@ class World:
         assert shown in (record["name"], "current"), where
 
     def assert_it_has_converged(
-        self, life: Life, where: str, wanted: dict[str, bytes] | None = None
+        self, life: Life, where: str, wanted: Bodies | None = None
     ) -> None:
         """
         Assert that the newest state is published and nothing else is there.
@@ -293,7 +294,7 @@ def test_a_fault_at_any_call_of_a_start_loses_and_leaves_nothing(
         world.put(AFTER)
         return world
 
-    def wanted(world: World) -> dict[str, bytes]:
+    def wanted(world: World) -> Bodies:
         return world.wanted(AFTER) if before else AFTER
 
     with prepared("counting").open() as life:

@@ -14,6 +14,7 @@ from s3_sync.holds import HOLD_SECONDS, Brake
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned
+from tests import Texts
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import first
@@ -64,7 +65,7 @@ def cases() -> list[ParameterSet]:
 class World:
     """A bucket, a volume, and the processes that use it one after another."""
 
-    def __init__(self, s3: FakeS3, process: Process, settings: dict[str, str]) -> None:
+    def __init__(self, s3: FakeS3, process: Process, settings: Texts) -> None:
         self.s3 = s3
         self.process = process
         self.settings = KEYS | settings

@@ -4,6 +4,7 @@ import pytest
 
 from s3_sync.settings import INSTEAD, Settings, bucket, load_settings
 from sidecar_runtime.errors import Problem, SettingsError
+from tests import Texts
 from tests.support.raising import raised
 
 EXAMPLE = {
@@ -45,7 +46,7 @@ WITHOUT_EFFECT = [
     (SNAPSHOT, "KEEP_REQUESTED", "3", "SOURCE=release"),
     (SNAPSHOT, "GATE_TIMEOUT", "30s", "GATE=syntax or command"),
 ]
-WRONG: list[tuple[dict[str, str], str, str, str]] = [
+WRONG: list[tuple[Texts, str, str, str]] = [
     ({}, "S3_SYNC_LAYOUT", "symlink", "is not one of in-place, snapshot"),
     ({}, "S3_SYNC_RETAIN_COUNT", "-1", "is not a whole number, 0 or more"),
     ({}, "S3_SYNC_RETAIN_FOR", "ever", "is not a duration"),
@@ -76,9 +77,7 @@ WRONG: list[tuple[dict[str, str], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("given", "name", "value", "said"), WRONG)
-def test_refuses_wrong_values(
-    given: dict[str, str], name: str, value: str, said: str
-) -> None:
+def test_refuses_wrong_values(given: Texts, name: str, value: str, said: str) -> None:
     problem = problem_of(**given, **{name: value})
 
     assert (name, value) == (problem.setting, problem.value)

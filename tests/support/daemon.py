@@ -16,7 +16,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from tests.support.forks import Forked, can_fork
+from tests import Texts
+from tests.support.forks import Forked, start
 from tests.support.ledger.seen import Witness
 from tests.support.machine.clocks import forget_clock
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -35,7 +36,7 @@ class Server(Protocol):
     Any of the S3 servers of the suite.
     """
 
-    def environment(self) -> dict[str, str]: ...
+    def environment(self) -> Texts: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Answer:
     """
 
     status: int
-    headers: dict[str, str]
+    headers: Texts
     body: str
 
     def json(self) -> Any:
@@ -95,8 +96,6 @@ class SidecarProcess:
 
     patience_seconds = PATIENCE_SECONDS
     """The longest wait of `wait_for`."""
-    is_forked = True
-    """Whether most are forked after their imports, as `forks` can."""
 
     def __init__(
         self,
@@ -142,32 +141,20 @@ class SidecarProcess:
         self.events = []
         self.stray_lines = []
         self._witness.command(self.arguments, self.environment)
-        if (
-            self.is_forked
-            and not self.wrapper
-            and can_fork(self.program, self.environment)
-        ):
-            self._process = Forked(self.program, self.arguments, self.environment)
-        else:
-            self._process = subprocess.Popen(
-                [*self.wrapper, str(self.program), *self.arguments],
-                env=self.environment,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        streams = (self._process.stdout, self._process.stderr)
+        out, to_out = os.pipe()
+        err, to_err = os.pipe()
+        command = (*self.wrapper, str(self.program), *self.arguments)
+        self._process = start(command, self.environment, (to_out, to_err))
         self._threads = [
-            threading.Thread(target=self._collect, args=(stream,), daemon=True)
-            for stream in streams
+            threading.Thread(target=self._collect, args=(end,), daemon=True)
+            for end in (out, err)
         ]
         for thread in self._threads:
             thread.start()
         return self
 
-    def _collect(self, stream: Any) -> None:
-        with stream:
+    def _collect(self, end: int) -> None:
+        with open(end, "rb") as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")
                 event = None

@@ -1,7 +1,7 @@
 """
 Sidecars in processes that are forked after the imports, which take most of a start.
 
-What only a start of its own shows is a matter of `SidecarProcess.is_forked`.
+What is done before the imports is done in the fork.
 """
 
 import functools
@@ -9,17 +9,21 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests import ROOT
+import botocore.session
+from botocore.retries import standard
+
+from sidecar_runtime import aws, begin_process
+from tests import ROOT, Texts
 
 PACKAGES = {
     "s3-sync": "s3_sync",
@@ -31,15 +35,6 @@ EARLIER = ("LD_", "PYTHON", "SIDECAR_")
 ORDER_BYTES = 200_000
 
 
-def can_fork(program: Path, environment: Mapping[str, str]) -> bool:
-    """
-    Whether a fork is like a start of this program.
-    """
-    is_ours = program == Path(sys.executable).with_name(program.name)
-    is_plain = not any(name.startswith(EARLIER) for name in environment)
-    return is_ours and program.name in PACKAGES and is_plain
-
-
 class ForkServer:
     """
     The process that has imported the sidecars; its children are those of the tests.
@@ -49,14 +44,14 @@ class ForkServer:
         self._orders, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], cwd=ROOT, stdin=theirs
+            [sys.executable, "-m", __name__], cwd=ROOT, stdin=theirs.fileno()
         )
         theirs.close()
 
     def ask(self, order: Any, files: Sequence[int] = ()) -> int:
         """
-        Fork (given a program, its arguments, its environment and its outputs) and return
-        the id; or reap this id, and return the exit code.
+        Fork (given a command and its environment) and return the id; or reap this id,
+        and return the exit code.
         """
         with self._lock:
             socket.send_fds(self._orders, [json.dumps(order).encode()], files)
@@ -81,16 +76,12 @@ class Forked:
     returncode: int | None = None
 
     def __init__(
-        self, program: Path, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        outputs: Sequence[int],
     ) -> None:
-        out, to_out = os.pipe()
-        err, to_err = os.pipe()
-        order = (str(program), arguments, environment)
-        self.pid = server().ask(order, (to_out, to_err))
-        os.close(to_out)
-        os.close(to_err)
-        self.stdout = open(out, "rb")
-        self.stderr = open(err, "rb")
+        self.pid = server().ask((command, environment), outputs)
         self._end = select.poll()
         self._pidfd = os.pidfd_open(self.pid)
         self._end.register(self._pidfd)
@@ -112,32 +103,72 @@ class Forked:
 
     def kill(self) -> None:
         if self.poll() is None:
-            os.kill(self.pid, 9)
+            os.kill(self.pid, signal.SIGKILL)
 
 
-def run(
-    program: Path, arguments: Sequence[str], environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
+def start(
+    command: Sequence[str], environment: Mapping[str, str], outputs: Sequence[int]
+) -> Forked | subprocess.Popen[bytes]:
     """
-    Run a command to its end, as `subprocess.run` does.
+    Start a command, as a fork if that is like a start of its program.
+
+    Args:
+        outputs: Files for its standard output and error; they are closed here.
     """
-    if not can_fork(program, environment):
-        command = [str(program), *arguments]
-        return subprocess.run(
-            command, env=environment, cwd="/", capture_output=True, text=True
+    program = Path(command[0])
+    is_ours = program.name in PACKAGES and program.parent == Path(sys.executable).parent
+    process: Forked | subprocess.Popen[bytes]
+    if is_ours and not any(name.startswith(EARLIER) for name in environment):
+        process = Forked(command, environment, outputs)
+    else:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=outputs[0],
+            stderr=outputs[1],
         )
-    process = Forked(program, arguments, environment)
-    with process.stdout, process.stderr, ThreadPoolExecutor() as pool:
-        out, err = pool.map(
-            lambda stream: stream.read().decode(), (process.stdout, process.stderr)
-        )
-    return subprocess.CompletedProcess((), process.wait(), out, err)
+    for output in outputs:
+        os.close(output)
+    return process
+
+
+class Command:
+    """
+    A command that is run to its end; then `out` and `err` are what it said.
+    """
+
+    out = err = ""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._outputs = [os.memfd_create("output") for _ in range(2)]
+        self._process = start(command, environment, [*map(os.dup, self._outputs)])
+        self.pid = self._process.pid
+
+    def wait(self) -> int:
+        """
+        Wait until it ends; return its exit code, or minus the signal that killed it.
+        """
+        code = self._process.wait(120)
+        self.out, self.err = map(_content, self._outputs)
+        return code
+
+
+def _content(file: int) -> str:
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file) as stream:
+        return stream.read()
 
 
 def _serve(orders: socket.socket) -> None:
     for package in PACKAGES.values():
         import_module(f"{package}.__main__")
     import_module("sidecar_runtime.aws.chain")
+    import_module("s3_sync.publisher.cli")
+    # botocore's model of S3 is read once for all commands
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    botocore.session.Session().create_client("s3", region_name="us-east-1")
     gc.freeze()
     while True:
         text, outputs, _, _ = socket.recv_fds(orders, ORDER_BYTES, 2)
@@ -156,14 +187,7 @@ def _serve(orders: socket.socket) -> None:
         orders.send(str(answer).encode())
 
 
-def _become(
-    outputs: Sequence[int],
-    program: str,
-    arguments: list[str],
-    environment: dict[str, str],
-) -> NoReturn:
-    from sidecar_runtime import aws, begin_process
-
+def _become(outputs: Sequence[int], command: list[str], environment: Texts) -> NoReturn:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, file in enumerate((nothing, *outputs)):
         os.dup2(file, number)
@@ -171,13 +195,15 @@ def _become(
     os.chdir("/")
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = [program, *arguments]
+    sys.argv = command
     begin_process()
-    if "AWS_SECRET_ACCESS_KEY" in environment:
-        # `check` also asks who it is
-        aws.EARLY.extend(
-            aws.start_child(is_fork=True) for _ in range(1 + len(arguments))
-        )
+    program, *arguments = command
+    if arguments[:1] not in ([], ["check"]):
+        # botocore repeats at once what it would repeat after up to 15 s
+        standard.ExponentialBackoff.delay_amount = lambda self, context: 0  # type: ignore[method-assign]
+    elif "AWS_SECRET_ACCESS_KEY" in environment:
+        for _ in ("the keys", *arguments):  # `check` also asks who it is
+            aws.EARLY.append(aws.start_child(is_fork=True))
     import_module(f"{PACKAGES[Path(program).name]}.__main__").main()
     raise AssertionError("it ends by itself")
 

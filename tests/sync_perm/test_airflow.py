@@ -23,6 +23,7 @@ from sync_perm.airflow import (
 )
 from sync_perm.airflow_config import AirflowConfig, parse_url
 from sync_perm.inside_airflow import ENDED, Errors, applies_access_control, explained
+from tests import Texts
 from tests.support.raising import raised
 from tests.sync_perm.given import AIRFLOW_2
 from tests.sync_perm.site import Site
@@ -284,7 +285,7 @@ def test_a_portion_ends_with_its_time_but_not_before_its_first_dag(
     monkeypatch.setattr(inside_airflow, "PORTION_SECONDS", least)
     monkeypatch.setattr(inside_airflow, "STARTS", starts)
     task = {"roles": False, "load": False, "given": {"t": []}, "dags": ["a", "b"]}
-    answers: list[dict[str, str]] = []
+    answers: list[Texts] = []
 
     inside_airflow.work({**task, "seconds": seconds}, answers.append)
 

@@ -16,6 +16,7 @@ from sync_perm.airflow_config import (
     parse_url,
 )
 from sync_perm.database import mysql_tls
+from tests import Texts
 from tests.support.raising import raised
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -45,7 +46,7 @@ def test_a_variable_comes_before_airflow_cfg_and_each_is_expanded_until_nothing_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     text: str,
-    given: dict[str, str],
+    given: Texts,
     expected: str,
 ) -> None:
     monkeypatch.setenv("HOME", "/home")

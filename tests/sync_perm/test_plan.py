@@ -12,6 +12,7 @@ from sync_perm.compare import Difference, Item
 from sync_perm.inside_airflow import ENDED
 from sync_perm.plan import UNDONE_SECONDS, Done, Memory, Wait, decide, learn
 from sync_perm.read_tables import Look
+from tests import Texts
 from tests.sync_perm.given import tables
 
 A, B = (
@@ -99,7 +100,7 @@ def test_rows_that_two_passes_have_not_fixed_are_left_alone_with_their_error(
     ],
 )  # fmt: skip
 def test_if_each_of_several_dags_fails_for_the_first_time_none_is_doubted(
-    tried: dict[str, str], known: dict[str, Any], is_common: bool
+    tried: Texts, known: dict[str, Any], is_common: bool
 ) -> None:
     before = memory(**known)
     doubted = before.doubted

@@ -29,6 +29,7 @@ from sync_perm.roles_file import (
     parse,
     want,
 )
+from tests import Texts
 from tests.sync_perm.given import permissions_of, tables
 
 
@@ -395,7 +396,7 @@ PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on 
     ],
 )
 def test_reports_mistakes_that_only_the_tables_show(
-    tmp_path: Path, text: str, aliases: dict[str, str], expected: str
+    tmp_path: Path, text: str, aliases: Texts, expected: str
 ) -> None:
     file = RoleFile(str(tmp_path / "roles.yaml"))
     write(file, text)

@@ -16,6 +16,7 @@ from s3_sync.settings import load_settings
 from s3_sync.tree import Fill, Tree
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from tests import Texts
 from tests.s3_sync.given import play
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.faults import flip_first_bit, replace_body
@@ -68,7 +69,7 @@ def fetching(s3: FakeS3, target: Tree) -> Fetching:
     return Fetching(s3, target)
 
 
-def reasons(fill: Fill) -> dict[str, str]:
+def reasons(fill: Fill) -> Texts:
     return {path: error.reason for path, error in fill.failed.items()}
 
 

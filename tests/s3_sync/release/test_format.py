@@ -27,6 +27,7 @@ from s3_sync.release.format import (
     write_pointer,
 )
 from s3_sync.release.signature import Keys
+from tests import Bodies
 from tests.s3_sync.release import independent
 from tests.support.s3_sync.releases import ABSENT, make_release
 from tests.support.s3_sync.signing import Key
@@ -38,7 +39,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def odd_files(seed: int) -> dict[str, bytes]:
+def odd_files(seed: int) -> Bodies:
     """
     Return files that deflate well, not at all, or too well, with names of all kinds.
     """

@@ -13,6 +13,7 @@ import pytest
 
 from sidecar_runtime.volume.own import walk
 from sidecar_runtime.volume.snapshots import opened
+from tests import Texts
 from tests.support.git.git_repository import Files
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
@@ -61,7 +62,7 @@ def put_something_else(tree: Path) -> None:
 SPOILS = [empty_tree, truncate, edit, lock_up, put_something_else]
 
 
-def contents(tree: Path) -> dict[str, str]:
+def contents(tree: Path) -> Texts:
     """
     Return the mode and content, or link target, of each file and folder except git's
     own.

@@ -4,6 +4,7 @@ A gate stops a change, never a pod: an empty volume gets the newest accepted com
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.support.daemon import Settings
 from tests.support.git.git_sync import GitSite
@@ -127,7 +128,7 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     "mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"]
 )
 def test_a_gate_without_a_verdict_three_times_counts_as_refused(
-    here: GitSite, mode: dict[str, str]
+    here: GitSite, mode: Texts
 ) -> None:
     gate = command(here, "grep -q def dag.py || exit 0\nkill -KILL $$")
     accepted = good(here)

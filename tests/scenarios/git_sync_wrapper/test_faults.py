@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.support.aws.fake_aws import ROLE_ARN
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
@@ -20,7 +21,7 @@ from tests.support.http.loopback import Answer
 from tests.support.machine.volumes import see_mounted, small_volume
 from tests.support.scripts import script
 
-Settings = dict[str, str]
+Settings = Texts
 Situation = Callable[[GitSite], Settings]
 CODECOMMIT = {
     "GIT_SYNC_WRAPPER_CREDENTIALS": "codecommit",

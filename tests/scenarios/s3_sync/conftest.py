@@ -14,7 +14,6 @@ from tests.support.aws.fake_aws import FakeSts
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon, Settings
-from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.scripted import FILES, Running, daemon_for, running
 from tests.support.s3_sync.snapshots import SNAPSHOT
 
@@ -126,10 +125,3 @@ def open_folder() -> Iterator[Path]:
         path = Path(folder)
         path.chmod(0o777)
         yield path
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
-    """A server that forks publishers after their imports."""
-    with ForkServer() as server:
-        yield server

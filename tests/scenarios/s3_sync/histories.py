@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from tests import Bodies
 from tests.support.aws.servers import S3Server
 
 FOREIGN = b"foreign"
@@ -42,7 +43,7 @@ class Bucket:
         self.server = server
         self.key_path = key_path
         self.name = server.new_bucket("history")
-        self.objects: dict[str, bytes] = {}
+        self.objects: Bodies = {}
         self._client = server.client()
 
     def put(self, key: str, content: bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import IDENTITY_ARN, FakeSts
@@ -221,13 +222,13 @@ def test_reads_a_release_as_the_daemon_does(
 
 
 @pytest.fixture
-def port() -> dict[str, str]:
+def port() -> Texts:
     """A fixed port, which a daemon and its check share."""
     return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{own_port()}"}
 
 
 def test_asks_the_daemon_beside_it_what_it_has_published(
-    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+    check: Check, start: StartDaemon, s3: FakeS3, port: Texts
 ) -> None:
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/b.py"))
     daemon = start(port).until_synced()
@@ -248,7 +249,7 @@ def test_asks_the_daemon_beside_it_what_it_has_published(
 
 
 def test_tells_when_a_wait_of_the_daemon_began_and_ends(
-    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+    check: Check, start: StartDaemon, s3: FakeS3, port: Texts
 ) -> None:
     many = [f"dags/{number:02}.py" for number in range(30)]
     s3.put_each(many, b"")
@@ -267,7 +268,7 @@ def test_tells_when_a_wait_of_the_daemon_began_and_ends(
 
 @pytest.mark.parametrize("page", ["true", "false"])
 def test_reports_a_revision_that_the_gate_refuses(
-    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], page: str
+    check: Check, start: StartDaemon, s3: FakeS3, port: Texts, page: str
 ) -> None:
     settings = {
         **port,

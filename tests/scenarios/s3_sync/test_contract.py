@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import replace_body
@@ -19,7 +20,7 @@ from tests.support.waiting import wait_until
 
 @IN_BOTH_LAYOUTS
 def test_a_changed_file_gets_a_later_second_and_others_keep_their_time(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     """
     Python's bytecode cache and Airflow's file processor compare whole seconds and
@@ -80,7 +81,7 @@ def test_a_file_that_moves_is_at_one_of_both_paths(
 
 @IN_BOTH_LAYOUTS
 def test_an_empty_listing_deletes_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     daemon = start(layout).until_synced()
     s3.objects.clear()
@@ -95,7 +96,7 @@ def test_an_empty_listing_deletes_nothing(
 
 @IN_BOTH_LAYOUTS
 def test_a_key_that_is_missing_from_one_listing_stays(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     daemon = start(layout).until_synced()
 
@@ -114,7 +115,7 @@ def test_a_key_that_is_missing_from_one_listing_stays(
 
 @IN_BOTH_LAYOUTS
 def test_a_listing_without_most_files_is_held_back_until_sighup(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     s3.put_all({f"{number:02}.py": b"" for number in range(30)}, "dags/")
     daemon = start(layout).until_synced()
@@ -147,7 +148,7 @@ def test_files_that_are_lost_on_disk_as_well_hold_back_no_deletion(
     "layout", [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_DELETE": "none"}]
 )
 def test_files_of_another_prefix_stand_in_for_no_object(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     start(layout).until_synced().terminate()
     s3.put_all({"a.py": b"other\n", "b.py": b"other\n", "c.py": b"other\n"}, "other/")
@@ -168,7 +169,7 @@ def test_files_of_another_prefix_stand_in_for_no_object(
 
 @pytest.mark.parametrize("changed", [{"KEY_PATH": "other"}, SNAPSHOT])
 def test_files_in_place_stay_after_a_change_if_nothing_is_ever_deleted(
-    s3: FakeS3, target: Path, start: StartDaemon, changed: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, changed: Texts
 ) -> None:
     start().until_synced().terminate()
     s3.put("other/new.py", b"new\n")
@@ -183,7 +184,7 @@ def test_files_in_place_stay_after_a_change_if_nothing_is_ever_deleted(
     [({"S3_SYNC_EXCLUDE": "*.tmp"}, {*FILES}), ({"KEY_PATH": "other"}, {"new.py"})],
 )
 def test_the_file_of_an_archived_object_stays_as_long_as_its_source(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str], changed: dict[str, str],
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts, changed: Texts,
     left: set[str],
 ) -> None:  # fmt: skip
     start(layout).until_synced().terminate()

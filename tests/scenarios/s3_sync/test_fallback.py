@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from s3_sync.release.format import manifest_key
+from tests import Bodies
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
@@ -28,7 +29,7 @@ GATE = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
 BROKEN = b"x = (\n"
 
 
-def revision(number: int, *, broken: bool = False) -> dict[str, bytes]:
+def revision(number: int, *, broken: bool = False) -> Bodies:
     files = {f"pkg{n % 3}/m{n}.py": f"V = {number}\n".encode() for n in range(12)}
     return files | ({"pkg0/m0.py": BROKEN} if broken else {})
 

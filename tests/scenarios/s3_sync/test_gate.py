@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
 from tests.support.s3_sync.snapshots import (
@@ -49,7 +50,7 @@ def s3() -> Iterator[SwappingS3]:
 GATED = SNAPSHOT | {"S3_SYNC_GATE": "syntax"}
 
 
-def by_command(*words: object) -> dict[str, str]:
+def by_command(*words: object) -> Texts:
     """Return the settings of a gate that runs a command."""
     return {
         **SNAPSHOT,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import hang
@@ -192,7 +193,7 @@ def test_modes_do_not_depend_on_the_umask(
 
 @IN_BOTH_LAYOUTS
 def test_a_standby_waits_and_takes_over(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     first = start(layout).until_synced()
     second = start(layout, interval="0.5")

@@ -6,6 +6,7 @@ reported.
 from pathlib import Path
 from typing import Any
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
@@ -25,7 +26,7 @@ LIMIT = {"S3_SYNC_TIMEOUT": "4s"}
 
 @IN_BOTH_LAYOUTS
 def test_a_slow_object_holds_back_only_itself(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     s3.put(f"dags/{SLOW}", b"slow" * 1_000)
     s3.inject(drip(1, 0.2), is_get(SLOW))
@@ -84,7 +85,7 @@ def reports(daemon: Daemon) -> dict[str, Any]:
 
 @IN_BOTH_LAYOUTS
 def test_endpoint_record_and_metric_agree_while_half_a_change_is_downloaded(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     daemon = start(layout).until_synced()
     before = reports(daemon)

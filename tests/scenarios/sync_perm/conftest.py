@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.sync_perm.standin import StandIn, small
 from tests.support.airflow.databases import (
     PASSWORD,
@@ -156,7 +157,7 @@ def begin(standin: StandIn, tmp_path: Path) -> Iterator[StartSyncPerm]:
     yield from starting(standin, tmp_path)
 
 
-def with_config(folder: Path, text: str) -> dict[str, str]:
+def with_config(folder: Path, text: str) -> Texts:
     """Write a webserver_config.py, and return the settings that name it."""
     file = folder / "webserver_config.py"
     file.write_text(text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import Texts
 from tests.support.airflow.databases import Database, MariaDb, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import grant, grants_on
@@ -96,7 +97,7 @@ class StandIn(Airflow):
         site.write(WEBSITE)
         return cls("2.11", folder, site)
 
-    def environment(self, url: str | None, home: Path) -> dict[str, str]:
+    def environment(self, url: str | None, home: Path) -> Texts:
         """
         Return the variables of an Airflow component, with the path of its packages.
         """

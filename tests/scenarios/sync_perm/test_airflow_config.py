@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.sync_perm.conftest import SUPPORTED, on_airflow
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow
@@ -49,7 +50,7 @@ def test_takes_the_url_from_wherever_airflow_does(
     airflow: Airflow,
     database: Database,
     tmp_path: Path,
-    variables: dict[str, str],
+    variables: Texts,
     file: str,
     setting: str,
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests import Texts
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 
 TOKEN = "eyJ-only-this-test-knows-it"
@@ -32,10 +33,10 @@ class FakeAirflow(LoopbackServer):
         self.is_parsing = True
         self.dags: dict[str, dict[str, Any]] = {}
         self.errors: list[dict[str, Any]] = []
-        self.sources: dict[str, str] = {}
+        self.sources: Texts = {}
         self.bundle = "dags"
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> Texts:
         """
         Return the variables of its user.
         """

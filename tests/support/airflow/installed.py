@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, Texts
 from tests.support.airflow.databases import Database, MariaDb, Postgres, find_program
 
 CLI_SECONDS = 1_800.0
@@ -93,7 +93,7 @@ class Airflow:
         """
         return self.folder / "bin"
 
-    def environment(self, url: str | None, home: Path) -> dict[str, str]:
+    def environment(self, url: str | None, home: Path) -> Texts:
         """
         Return the environment variables of an Airflow component.
 

@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 from urllib.request import Request as Question
 
+from tests import Bodies, Texts
 from tests.support.airflow.databases import Database
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.waiting import wait_until
@@ -96,7 +97,7 @@ class Notes(LoopbackServer):
             if line["run"] == run
         ]
 
-    def files_of(self, mark: str, **options: str) -> dict[str, bytes]:
+    def files_of(self, mark: str, **options: str) -> Bodies:
         """
         Return the files of a release, all with the same mark.
 
@@ -231,7 +232,7 @@ class Runs:
         method: str,
         path: str,
         body: Mapping[str, Any] | None,
-        headers: dict[str, str],
+        headers: Texts,
     ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **headers}

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support import forks
 from tests.support.airflow.installed import Airflow
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
+from tests.support.forks import Command
 from tests.support.ledger.seen import Witness
 from tests.support.waiting import wait_until
 
@@ -129,11 +129,12 @@ def run_command(
     Run `sync-perm check` or `sync-perm diff`, with its options, to its end.
     """
     given = {**airflow.environment(url, home), "TMPDIR": str(home), **settings}
-    done = forks.run(SYNC_PERM, name.split(), given)
+    command = Command([str(SYNC_PERM), *name.split()], given)
+    code = command.wait()
     witness = Witness(SYNC_PERM)
-    witness.output(done.stdout + done.stderr)
-    witness.end(done.returncode)
-    return done
+    witness.output(command.out + command.err)
+    witness.end(code)
+    return subprocess.CompletedProcess((), code, command.out, command.err)
 
 
 def descendants_of(pid: int) -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests import Texts
 from tests.support.aws.s3_refusals import Identity, element, error_answer
 from tests.support.http.loopback import Answer, LoopbackServer, Match, Request
 
@@ -69,7 +70,7 @@ class CredentialSource(LoopbackServer):
         """
         self.credentials = credentials
 
-    def _as_json(self) -> dict[str, str]:
+    def _as_json(self) -> Texts:
         return {
             "AccessKeyId": self.credentials.access_key,
             "SecretAccessKey": self.credentials.secret_key,
@@ -99,7 +100,7 @@ class FakeSts(CredentialSource):
             return _sts_answer(action, _elements({"Arn": IDENTITY_ARN, **elements}))
         return error_answer(400, "InvalidAction", f"no action {action}")
 
-    def environment(self, token_file: Path) -> dict[str, str]:
+    def environment(self, token_file: Path) -> Texts:
         """
         Return the variables that EKS injects into a pod with IRSA, for this server.
         """
@@ -130,7 +131,7 @@ class FakePodIdentity(CredentialSource):
             return Answer(403, {}, b'{"message": "not your token"}')
         return _json_answer(self._as_json())
 
-    def environment(self, token_file: Path) -> dict[str, str]:
+    def environment(self, token_file: Path) -> Texts:
         """
         Return the variables that EKS injects into a pod with Pod Identity, for this
         server.
@@ -162,7 +163,7 @@ class FakeImds(CredentialSource):
             return _json_answer({"Code": "Success", **self._as_json()})
         return Answer(404)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Texts:
         """
         Return the variables that select this server instead of 169.254.169.254.
         """
@@ -186,7 +187,7 @@ def is_action(action: str) -> Match:
     return lambda request: sts_action(request) == action
 
 
-def _json_answer(document: dict[str, str]) -> Answer:
+def _json_answer(document: Texts) -> Answer:
     return Answer(
         200, {"Content-Type": "application/json"}, json.dumps(document).encode()
     )
@@ -202,5 +203,5 @@ def _sts_answer(action: str, inner: str) -> Answer:
     return Answer(200, {"Content-Type": "text/xml"}, document.encode())
 
 
-def _elements(texts: dict[str, str]) -> str:
+def _elements(texts: Texts) -> str:
     return "".join(element(name, text) for name, text in texts.items())

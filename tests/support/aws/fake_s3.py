@@ -23,6 +23,7 @@ from email.utils import format_datetime
 from typing import Any, Literal
 from urllib.parse import quote_plus, unquote
 
+from tests import Bodies, Texts
 from tests.support.aws.s3_refusals import (
     Identity,
     element,
@@ -81,7 +82,7 @@ class FakeS3(LoopbackServer):
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
 
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Texts:
         """
         Return the variables that make any AWS tool use only this server.
         """
@@ -131,7 +132,7 @@ class FakeS3(LoopbackServer):
         for key, body in bodies.items():
             self.put(prefix + key, body, **stored)
 
-    def files(self) -> dict[str, bytes]:
+    def files(self) -> Bodies:
         """
         Return the content below `dags/`, by path.
         """
@@ -262,7 +263,7 @@ def _listed(key: str, stored: Stored | None) -> str:
     return f"<Contents>{''.join(element(*one) for one in values.items())}</Contents>"
 
 
-def environment_for(endpoint: str, region: str) -> dict[str, str]:
+def environment_for(endpoint: str, region: str) -> Texts:
     """
     Return the variables that make any AWS tool use only one server, with our keys.
     """
@@ -328,7 +329,7 @@ def _no_such_bucket(bucket: str) -> Answer:
     return error_answer(404, "NoSuchBucket", message, BucketName=bucket)
 
 
-def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
+def _object_headers(stored: Stored, request: Request) -> Texts:
     """
     Return the headers of a GET; checksums only if the client requests them, as S3 does.
     """
@@ -346,7 +347,7 @@ def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
     }
 
 
-def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
+def _ranged(body: bytes, text: str, headers: Texts) -> Answer:
     found = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
     start = int(found[1]) if found else len(body)
     if found is None or start >= len(body):

@@ -5,6 +5,7 @@ A gateway before a real S3 server, where two publishers can be made to meet.
 from http.client import HTTPConnection
 from typing import Any
 
+from tests import Texts
 from tests.support.aws.fake_s3 import environment_for
 from tests.support.aws.servers import S3Server
 from tests.support.http.loopback import Answer, LoopbackServer, Request
@@ -22,7 +23,7 @@ class Gateway(LoopbackServer):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.server, name)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Texts:
         """
         Return the variables that make any AWS tool use the server through the gateway.
         """

@@ -25,6 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
+from tests import Texts
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
 from tests.support.program import Program, listens, own_port, start_server
 
@@ -80,7 +81,7 @@ class S3Server(Program, ABC):
         """
         return f"http://{self.host}:{self.port}"
 
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Texts:
         """
         Return the variables that make any AWS tool use only this server.
         """

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import Bodies, Texts
 from tests.support import revisions
 from tests.support.daemon import VENV_BIN, Settings, SidecarProcess
 from tests.support.git.git_repository import Repository
@@ -169,7 +170,7 @@ class GitSite:
             return name.partition(".")[0]
         return ""
 
-    def files(self) -> dict[str, bytes]:
+    def files(self) -> Bodies:
         """
         Return the files that consumers find through the link, without `.git`.
         """
@@ -267,7 +268,7 @@ def corrupt(root: Path) -> None:
                 path.write_bytes(b"damaged")
 
 
-def chart_environment(site: GitSite, **more: str) -> dict[str, str]:
+def chart_environment(site: GitSite, **more: str) -> Texts:
     """
     Return git-sync's variables in the official chart 1.22, in both spellings.
 

@@ -24,6 +24,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any, Self, cast
 from urllib.parse import parse_qsl, unquote
 
+from tests import Texts
 from tests.support.program import keep_port
 
 
@@ -66,11 +67,11 @@ class Request:
         return self.target.partition("?")[2]
 
     @property
-    def query(self) -> dict[str, str]:
+    def query(self) -> Texts:
         return dict(parse_qsl(self.raw_query, keep_blank_values=True))
 
     @property
-    def form(self) -> dict[str, str]:
+    def form(self) -> Texts:
         """
         The fields of a form POST.
         """
@@ -339,7 +340,7 @@ class Exchange:
         self.close()
 
 
-def framed(answer: Answer) -> dict[str, str]:
+def framed(answer: Answer) -> Texts:
     """
     Return the headers of an answer, including Content-Length.
     """

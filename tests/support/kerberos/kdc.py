@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.support.machine.clocks import libfaketime
 from tests.support.program import Program, listens, own_port, start_server
 from tests.support.replacing import replace
@@ -73,7 +74,7 @@ class Kdc(Program):
         return f"{self.host}:{self.port}"
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Texts:
         """
         The environment of the KDC's own programs.
         """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.support.ledger.documented import Name, documented
 from tests.support.ledger.seen import LEDGER
 
@@ -16,7 +17,7 @@ EXCEPTIONS = Path(__file__).with_name("exceptions.txt")
 MOST_EXCEPTIONS = 15
 
 
-def exceptions() -> dict[str, str]:
+def exceptions() -> Texts:
     """
     Return the names that cannot be provoked here, each with the reason.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.support.replacing import replace
 
 SHARED = Path("/dev/shm")
@@ -32,7 +33,7 @@ def libfaketime() -> Path:
     return found[0]
 
 
-def set_clock(file: Path, offset: str) -> dict[str, str]:
+def set_clock(file: Path, offset: str) -> Texts:
     """
     Set the wall clock of the processes with these variables, which it returns, such as
     "+5h".

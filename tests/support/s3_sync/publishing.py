@@ -7,16 +7,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from s3_sync.release.format import MANIFEST_FOLDER, MANIFEST_SUFFIX, POINTER_KEY
+from tests import Bodies
 from tests.s3_sync.release import independent
 from tests.support.daemon import S3_SYNC, VENV_BIN, Server
+from tests.support.forks import Command
 from tests.support.ledger.seen import Witness
-from tests.support.s3_sync.forked import ForkServer
 
 PREFIX = "dags/"
 EXAMPLES_PREFIX = "dags-releases/"
@@ -57,7 +58,6 @@ class Publishing:
     Args:
         home: The user's; the folder that is published is beside it.
         settings: More variables.
-        forks: Runs commands as forks after the imports; None = each is a new process.
     """
 
     def __init__(
@@ -66,12 +66,10 @@ class Publishing:
         bucket: str,
         home: Path,
         settings: Mapping[str, str] | None = None,
-        forks: ForkServer | None = None,
     ) -> None:
         self.url = f"s3://{bucket}/{PREFIX}"
         self.dags = home.with_name(f"{home.name}-dags")
         self._home = home
-        self._forks = forks
         self.environment = {
             "PATH": f"{VENV_BIN}:/usr/bin:/bin",
             "HOME": str(home),
@@ -96,10 +94,7 @@ class Publishing:
         words = [str(argument) for argument in arguments]
         witness = Witness(program)
         witness.command(words, self.environment)
-        if self._forks and program == S3_SYNC and not streams:
-            forked = self._forks.start(words, self.environment, self._home / "said")
-            ran = Ran(forked.wait(), forked.out, forked.err)
-        else:
+        if streams:
             pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             ended = subprocess.run(
                 [program, *words],
@@ -110,9 +105,18 @@ class Publishing:
                 **(pipes | streams),
             )
             ran = Ran(ended.returncode, ended.stdout, ended.stderr)
+        else:
+            command = self.begin(words, program)
+            ran = Ran(command.wait(), command.out, command.err)
         witness.output(f"{ran.out}\n{ran.err}")
         witness.end(ran.code)
         return ran
+
+    def begin(self, words: Sequence[str], program: Path = S3_SYNC) -> Command:
+        """
+        Start a command.
+        """
+        return Command([str(program), *words], self.environment)
 
     def told(self, *arguments: str | Path) -> Ran:
         """
@@ -171,7 +175,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+def read_release(objects: Mapping[str, bytes]) -> Bodies:
     """
     Return the files of the current release, read and verified as the reference
     describes.

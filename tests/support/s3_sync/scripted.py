@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import Bodies
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon, Event
 from tests.support.http.loopback import Fault, Match
@@ -57,7 +58,7 @@ def record_of(daemon: Daemon) -> dict[str, Any]:
     return found
 
 
-def published(target: Path) -> dict[str, bytes]:
+def published(target: Path) -> Bodies:
     """
     Return the files of a target, without the daemon's own.
     """
@@ -88,7 +89,7 @@ class Running:
     daemon: Daemon
 
     @property
-    def published(self) -> dict[str, bytes]:
+    def published(self) -> Bodies:
         """
         The files in the target.
         """

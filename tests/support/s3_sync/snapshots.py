@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Bodies
 from tests.support.aws.fake_s3 import FakeS3, Stored
 from tests.support.daemon import Daemon
 from tests.support.s3_sync.scripted import published
@@ -81,14 +82,14 @@ def current(target: Path) -> str:
     return revision
 
 
-def shown(target: Path) -> dict[str, bytes]:
+def shown(target: Path) -> Bodies:
     """
     Return the files that a consumer finds through `current`; all must be regular files.
     """
     return read_tree(Path(os.path.realpath(target / "current", strict=True)))
 
 
-def consumed(target: Path) -> dict[str, bytes]:
+def consumed(target: Path) -> Bodies:
     """Return the files that a consumer finds in either layout."""
     return shown(target) if os.path.lexists(target / "current") else published(target)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests import Texts
 from tests.chart import rendering
 from tests.support.daemon import Settings, SidecarProcess
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
@@ -169,7 +170,7 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
         yield Pod(containers, repo, ref, volumes)
 
 
-def commit(site: GitSite, number: int) -> dict[str, str]:
+def commit(site: GitSite, number: int) -> Texts:
     """
     Commit a revision to each branch or tag that the values name, and return them: each
     has its own.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.support.git import containers
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER
 from tests.support.scripts import script
@@ -37,7 +38,7 @@ def differing() -> set[str]:
     return set(re.findall(r"`(\w+)`", "".join(rows)))
 
 
-def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
+def run_suite(folder: Path, chosen: set[str]) -> Texts:
     """Run all cases or the chosen ones; return the result of each."""
     folder.mkdir()
     programs = folder / "bin"

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests import Texts
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with
@@ -48,7 +49,7 @@ def said(wrapper: SidecarProcess) -> str:
     return json.dumps(wrapper.events) + "\n".join(wrapper.stray_lines) + pages
 
 
-def written(here: GitSite) -> dict[str, str]:
+def written(here: GitSite) -> Texts:
     """Return all files of the volume, HOME and TMPDIR, but not the mounted secret."""
     paths = (
         path

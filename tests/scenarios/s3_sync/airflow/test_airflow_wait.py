@@ -7,6 +7,7 @@ import pytest
 from werkzeug.security import generate_password_hash
 
 from demo.airflow.components import Components
+from tests import Bodies
 from tests.scenarios.s3_sync.airflow.dag_folders import head_for
 from tests.support.airflow.databases import Postgres, skip_without_postgres
 from tests.support.airflow.installed import Airflow
@@ -70,14 +71,14 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
             }
             publisher = Publishing(s3, s3.bucket, tmp_path / "home", settings)
 
-            def deploy(files: dict[str, bytes]) -> Ran:
+            def deploy(files: Bodies) -> Ran:
                 words = ("publish", write_files(dags, files))
                 if not is_folder:
                     return publisher.told(*words, "--wait")
                 publisher.succeed(*words)
                 return publisher.told("wait", dags, "--timeout", "2m")
 
-            def check(ran: Ran, files: dict[str, bytes], **described: str) -> None:
+            def check(ran: Ran, files: Bodies, **described: str) -> None:
                 version = None if is_folder else make_release(files).revision
                 rows = {(name, version, text) for name, text in described.items()}
                 assert rows == set(database.query(ROWS)), ran

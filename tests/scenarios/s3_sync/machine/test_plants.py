@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Bodies
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
@@ -38,7 +39,7 @@ PLACES: dict[str, list[str]] = {
 }
 
 
-def change(s3: FakeS3, source: str) -> tuple[str, dict[str, bytes]]:
+def change(s3: FakeS3, source: str) -> tuple[str, Bodies]:
     """Change the source; return the name of a release, and the files."""
     files = {"a.py": new_content(), "pkg/b.py": new_content()}
     if source == "release":
@@ -47,7 +48,7 @@ def change(s3: FakeS3, source: str) -> tuple[str, dict[str, bytes]]:
     return "", files
 
 
-def heal(daemon: Daemon, files: dict[str, bytes], planted: set[str]) -> None:
+def heal(daemon: Daemon, files: Bodies, planted: set[str]) -> None:
     """
     Run cycles until these files are shown, and remove what an error names, as its
     operator would.

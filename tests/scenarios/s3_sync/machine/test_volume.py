@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
@@ -41,7 +42,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
     [(800_000, {}), (5 * MIB, {}), (800_000, SNAPSHOT), (5 * MIB, SNAPSHOT)],
 )
 def test_keeps_published_files_on_a_full_volume_and_recovers(
-    s3: FakeS3, volume: Path, start: StartDaemon, size: int, layout: dict[str, str]
+    s3: FakeS3, volume: Path, start: StartDaemon, size: int, layout: Texts
 ) -> None:
     daemon = start(layout, target=volume / "dags").until_synced()
     (volume / "foreign.bin").write_bytes(bytes(MIB // 2))
@@ -117,7 +118,7 @@ def test_survives_a_volume_without_a_free_byte(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
-    s3: FakeS3, volume: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, volume: Path, start: StartDaemon, layout: Texts
 ) -> None:
     s3.put("dags/big.bin", os.urandom(2 * MIB))
     daemon = start(layout, target=volume / "dags")
@@ -189,7 +190,7 @@ def test_reports_a_read_only_volume_and_recovers(
 
 @IN_BOTH_LAYOUTS
 def test_each_new_user_of_the_group_continues_without_downloading_again(
-    s3: FakeS3, open_folder: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, open_folder: Path, start: StartDaemon, layout: Texts
 ) -> None:
     """
     OpenShift assigns each namespace other users. When a pod mounts the volume,
@@ -287,7 +288,7 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
 
 @IN_BOTH_LAYOUTS
 def test_publishes_where_modes_cannot_be_changed(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     """SMB and some FUSE file systems refuse chmod."""
     daemon = start(layout, wrapper=refusing(errno.EPERM, *CHMOD)).until_synced()
@@ -316,7 +317,7 @@ def test_names_what_the_file_system_lacks(
     lacks: str,
     code: int,
     calls: tuple[str, ...],
-    layout: dict[str, str],
+    layout: Texts,
 ) -> None:
     wrapper = refusing(code, *calls)
 

@@ -12,7 +12,6 @@ from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.gateway import Gateway
 from tests.support.aws.servers import S3ProxyServer, S3Server, SeaweedServer
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.s3_sync.forked import ForkServer
 
 STORES = ("moto", "minio", "versitygw", "seaweedfs", "s3proxy")
 
@@ -42,30 +41,23 @@ def store(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def place(store: S3Server, tmp_path: Path, forks: ForkServer) -> Place:
+def place(store: S3Server, tmp_path: Path) -> Place:
     """A bucket on each of these servers in turn."""
-    return Place(store, tmp_path, forks)
-
-
-@pytest.fixture(scope="session")
-def more_forks() -> Iterator[ForkServer]:
-    """A second server, for a publisher beside another one."""
-    with ForkServer() as server:
-        yield server
+    return Place(store, tmp_path)
 
 
 @pytest.fixture
-def site(tmp_path: Path, forks: ForkServer, more_forks: ForkServer) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[Site]:
     """A bucket without releases on the scripted server, and two publishers."""
     with WritableS3() as s3:
-        yield Site(s3, tmp_path, forks, more_forks)
+        yield Site(s3, tmp_path)
 
 
 @pytest.fixture
-def gated(store: S3Server, tmp_path: Path, forks: ForkServer) -> Iterator[Place]:
+def gated(store: S3Server, tmp_path: Path) -> Iterator[Place]:
     """A bucket on each real server in turn, behind a gateway."""
     with Gateway(store) as gateway:
-        yield Place(gateway, tmp_path, forks)
+        yield Place(gateway, tmp_path)
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from tests import Bodies
 from tests.support.aws.fake_s3 import is_list
 from tests.support.aws.gateway import Gateway
 from tests.support.aws.servers import S3Server
 from tests.support.http.faults import replace_body
-from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import (
     PREFIX,
     Publisher,
@@ -33,17 +33,15 @@ AGED = replace_body(lambda body: body.replace(b"Modified>20", b"Modified>19"))
 class Place(Publisher):
     """A bucket on a real server, and a user who publishes to it."""
 
-    def __init__(
-        self, server: S3Server | Gateway, folder: Path, forks: ForkServer
-    ) -> None:
+    def __init__(self, server: S3Server | Gateway, folder: Path) -> None:
         self.bucket = server.new_bucket("releases")
-        super().__init__(server, self.bucket, folder / "home", forks=forks)
+        super().__init__(server, self.bucket, folder / "home")
         self.s3: Any = server
         self.name = server.name
         self._has_versions = server.has_versions
         self._client = server.client()
 
-    def bodies(self) -> dict[str, bytes]:
+    def bodies(self) -> Bodies:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return {
             item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])[
@@ -52,7 +50,7 @@ class Place(Publisher):
             for item in found
         }
 
-    def current(self) -> dict[str, bytes]:
+    def current(self) -> Bodies:
         """Verify every release; return the files of the current one."""
         bodies = self.bodies()
         check_every_release(bodies)
@@ -69,7 +67,7 @@ class Place(Publisher):
     def delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=PREFIX + name)
 
-    def begin_with(self, *releases: dict[str, bytes]) -> None:
+    def begin_with(self, *releases: Bodies) -> None:
         """In another bucket, have only these old releases; the last one is current."""
         self.bucket = self.s3.new_bucket("releases")
         self.environment["AWS_BUCKET"] = self.bucket

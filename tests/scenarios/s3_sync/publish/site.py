@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from s3_sync.release.format import read_pointer
+from tests import Bodies
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.s3_sync.forked import Forked, ForkServer
+from tests.support.forks import Command
 from tests.support.s3_sync.publishing import (
     PREFIX,
     Publisher,
@@ -28,22 +29,19 @@ PRUNE = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
 
 
 def race(
-    servers: tuple[ForkServer, ForkServer],
     publisher: Publishing,
     folder: Path,
     mark: str,
     *more: str,
-) -> tuple[Forked, Forked]:
+) -> tuple[Command, Command]:
     """
     Let two publish at once; return the one that succeeded, and the one that failed.
     """
     running = []
-    for server, name in zip(servers, ("one", "two"), strict=True):
+    for name in ("one", "two"):
         dags = write_files(folder / name, {"a.py": f"{name} {mark}".encode()})
         words = ["publish", str(dags), *more, "--output", "json"]
-        running.append(
-            server.start(words, publisher.environment, folder / f"said {name}")
-        )
+        running.append(publisher.begin(words))
     codes = [command.wait() for command in running]
     assert [0, 3] == sorted(codes), [command.err for command in running]
     return running[codes.index(0)], running[codes.index(3)]
@@ -52,16 +50,14 @@ def race(
 class Site(Publisher):
     """A bucket, a publisher, and another one."""
 
-    def __init__(
-        self, s3: WritableS3, folder: Path, forks: ForkServer, more_forks: ForkServer
-    ) -> None:
-        super().__init__(s3, s3.bucket, folder / "home", forks=forks)
+    def __init__(self, s3: WritableS3, folder: Path) -> None:
+        super().__init__(s3, s3.bucket, folder / "home")
         self.s3 = s3
         self.folder = folder
         self.prd = f"s3://{s3.bucket}/prd"
-        self.other = Publisher(s3, s3.bucket, folder / "other", forks=more_forks)
+        self.other = Publisher(s3, s3.bucket, folder / "other")
 
-    def others_publish(self, files: dict[str, bytes]) -> str:
+    def others_publish(self, files: Bodies) -> str:
         """Let another publisher publish meanwhile; return the revision."""
         return str(self.other.publish(files)["revision"])
 
@@ -81,23 +77,23 @@ class Site(Publisher):
             "wait": ("wait",),
         }
 
-    def has(self, files: dict[str, bytes], days: float = 40, **more: Any) -> Release:
+    def has(self, files: Bodies, days: float = 40, **more: Any) -> Release:
         """Store a release that was published so many days ago."""
         at = datetime.now(UTC) - timedelta(days=days)
         release = make_release(files, **more)
         self.s3.put_all(release.objects(), PREFIX, at=at)
         return release
 
-    def begin_with(self, *releases: dict[str, bytes]) -> None:
+    def begin_with(self, *releases: Bodies) -> None:
         """Have only these old releases; the last one is current."""
         self.s3.objects.clear()
         for files in releases:
             self.has(files)
 
-    def bodies(self) -> dict[str, bytes]:
+    def bodies(self) -> Bodies:
         return {key: stored.body for key, stored in self.s3.objects.items()}
 
-    def current(self) -> dict[str, bytes]:
+    def current(self) -> Bodies:
         return read_release(self.bodies())
 
     def turns(self) -> list[str]:

@@ -7,7 +7,6 @@ from tests.scenarios.s3_sync.publish.site import B, Site
 from tests.support.aws.fake_s3 import error
 from tests.support.aws.servers import RcloneServer
 from tests.support.aws.writable_s3 import is_delete
-from tests.support.s3_sync.forked import ForkServer
 
 
 def test_says_that_it_can_and_leaves_nothing_behind(place: Place) -> None:
@@ -46,10 +45,10 @@ def test_a_role_that_may_not_delete_can_publish_beside_what_it_has_left(
     assert B == site.current()
 
 
-def test_rclone_cannot(tmp_path: Path, forks: ForkServer) -> None:
+def test_rclone_cannot(tmp_path: Path) -> None:
     """It ignores conditions."""
     with RcloneServer(tmp_path) as server:
-        ran = Place(server, tmp_path, forks).told("check-publisher")
+        ran = Place(server, tmp_path).told("check-publisher")
 
     facts = ran.facts()
     assert "store_unsupported" == facts["reason"]

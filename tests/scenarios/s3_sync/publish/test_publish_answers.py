@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
+from tests import Bodies
 from tests.scenarios.s3_sync.publish.site import OLD, POINTER, A, B, Site
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get, is_list
@@ -67,7 +68,7 @@ def test_a_store_without_conditional_writes_is_refused_and_keeps_its_release(
 @pytest.mark.parametrize("then", [(), (B,)])
 @pytest.mark.parametrize("part", [".zip", ".json.gz"])
 def test_publishing_again_repairs_what_was_altered_without_another_size(
-    site: Site, part: str, then: tuple[dict[str, bytes], ...]
+    site: Site, part: str, then: tuple[Bodies, ...]
 ) -> None:
     """Of the current release, and of one that becomes current again."""
     site.publish(A)

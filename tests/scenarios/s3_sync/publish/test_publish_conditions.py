@@ -34,7 +34,6 @@ from tests.support.http.loopback import (
     Exchange,
     Request,
 )
-from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.signing import Key, write_keys
 
 IS_POINTER = is_write("current.json")
@@ -42,13 +41,13 @@ ROUNDS = 3
 
 
 def test_of_two_publishers_at_once_the_overwritten_one_says_so(
-    site: Site, forks: ForkServer, more_forks: ForkServer, tmp_path: Path
+    site: Site, tmp_path: Path
 ) -> None:
     """The store looks at the condition, then writes: both are answered with success."""
     site.s3.conditions = "not_atomic"
     for number in range(ROUNDS):
         site.s3.between = Meeting()
-        won, lost = race((forks, more_forks), site, tmp_path, str(number))
+        won, lost = race(site, tmp_path, str(number))
 
         assert '"reason": "publish_lost"' in lost.out, lost.out
         assert "not atomic" in lost.err and short(site.turns()[0]) in lost.err

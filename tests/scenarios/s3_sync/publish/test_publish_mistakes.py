@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from s3_sync.release.format import pin_key
+from tests import Texts
 from tests.scenarios.s3_sync.publish.site import A, B, Site
 from tests.support.daemon import S3_SYNC
 from tests.support.machine.users import as_user
@@ -183,7 +184,7 @@ def test_names_the_file_or_folder_that_it_cannot_read(
     ],
 )
 def test_reports_an_unreachable_server_or_missing_credentials(
-    refused: Site, settings: dict[str, str], reason: str
+    refused: Site, settings: Texts, reason: str
 ) -> None:
     refused.environment |= {"AWS_CONFIG_FILE": "/dev/null", **settings}
 

@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
+from tests.support.forks import Command
 from tests.support.http.loopback import Exchange
-from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import check_every_release, write_files
 from tests.support.s3_sync.releases import make_release
 
@@ -35,7 +35,7 @@ DEEDS = {
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
-    site: Site, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
+    site: Site, counts: Counts, name: str
 ) -> None:
     """Every write must leave the complete old or new release current."""
     problems = []
@@ -48,7 +48,7 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
             problems.append(problem)
 
     site.s3.on_write = look
-    stop_at_each_request(site, forks, tmp_path, counts.stops, name)
+    stop_at_each_request(site, counts.stops, name)
 
     assert [] == problems
 
@@ -57,14 +57,12 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_command_stopped_at_a_real_server_loses_nothing_and_can_be_repeated(
-    gated: Place, forks: ForkServer, tmp_path: Path, name: str
+    gated: Place, name: str
 ) -> None:
-    stop_at_each_request(gated, forks, tmp_path, 2, name)
+    stop_at_each_request(gated, 2, name)
 
 
-def stop_at_each_request(
-    site: Site | Place, forks: ForkServer, tmp_path: Path, stops: int, name: str
-) -> None:
+def stop_at_each_request(site: Site | Place, stops: int, name: str) -> None:
     """
     Stop a command at each of its requests, in so many ways, and run it again.
     """
@@ -76,10 +74,10 @@ def stop_at_each_request(
     words = [name, *(word.format(dags=dags) for word in arguments)]
     site.begin_with(OLD, OTHER, before)
 
-    def start() -> Forked:
-        return forks.start(words, site.environment, tmp_path / "said")
+    def start() -> Command:
+        return site.begin(words)
 
-    def stopped(number: int, stopping: signal.Signals, is_done: bool) -> Forked:
+    def stopped(number: int, stopping: signal.Signals, is_done: bool) -> Command:
         """Stop the command at a request, done or not, whose answer is lost."""
         began = threading.Event()
 

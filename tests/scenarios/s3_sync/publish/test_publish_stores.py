@@ -13,7 +13,6 @@ from tests.support.aws.gateway import Gateway
 from tests.support.aws.servers import S3Server
 from tests.support.aws.writable_s3 import is_write
 from tests.support.http.faults import first
-from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import Publishing
 
 
@@ -22,8 +21,6 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
     store: S3Server,
     counts: Counts,
     tmp_path: Path,
-    forks: ForkServer,
-    more_forks: ForkServer,
 ) -> None:
     """Also as the first ones, in every second round."""
     bucket = store.new_bucket("meeting")
@@ -35,7 +32,7 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
             gateway.inject(first(barrier.wait), is_write("current.json"), times=2)
             prefix = f"{number // 2}/"
             url = f"s3://{bucket}/{prefix}"
-            won, lost = race((forks, more_forks), publisher, tmp_path, str(number), url)
+            won, lost = race(publisher, tmp_path, str(number), url)
             got = store.client().get_object(Bucket=bucket, Key=f"{prefix}current.json")
             version = json.loads(got["Body"].read())["version"]
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests import Bodies
 from tests.scenarios.s3_sync.publish.place import A, Place
 from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
@@ -18,7 +19,7 @@ SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 def test_a_listing_a_snapshot_and_a_release_follow_a_change(
     store: S3Server, place: Place, tmp_path: Path
 ) -> None:
-    def put(files: dict[str, bytes]) -> None:
+    def put(files: Bodies) -> None:
         place.publish(files)
         for name, body in files.items():
             client.put_object(

@@ -13,6 +13,7 @@ import pytest
 
 from s3_sync.release.requested import MOST_UNKNOWN, PERIOD_SECONDS
 from sidecar_runtime.loop import Pace
+from tests import Bodies
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
 from tests.support.aws.fake_s3 import FakeS3, error
@@ -32,7 +33,7 @@ COMMON = {f"common{number}.py": os.urandom(20_000) for number in range(20)}
 Begin = Callable[..., Daemon]
 
 
-def files_of(number: int) -> dict[str, bytes]:
+def files_of(number: int) -> Bodies:
     """Return the files of a release, of which only `own.py` differs."""
     return {
         **COMMON,

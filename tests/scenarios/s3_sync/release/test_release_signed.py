@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Bodies
 from tests.s3_sync.release import independent
 from tests.support.airflow.asking import STORE, asked
 from tests.support.aws.writable_s3 import WritableS3, is_write
@@ -35,7 +36,7 @@ class Site(Publishing):
         settings = {"S3_SYNC_TRUSTED_KEYS": str(self.keys)}
         self.daemon = release_daemon(s3, folder / "target", settings)
 
-    def publish(self, files: dict[str, bytes], *more: str) -> bytes:
+    def publish(self, files: Bodies, *more: str) -> bytes:
         """Publish a signed release; return its pointer."""
         self.succeed("publish", write_files(self.dags, files), *self.signs, *more)
         return self.pointer

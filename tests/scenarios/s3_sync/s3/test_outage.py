@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.daemon import Daemon
@@ -96,7 +97,7 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
 
 @IN_BOTH_LAYOUTS
 def test_retries_of_unreadable_objects_publish_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: Texts
 ) -> None:
     s3.inject(error(403, "AccessDenied"), lambda request: "/dags/pkg/" in request.path)
     s3.put("dags/c.py", b"c = 1\n")

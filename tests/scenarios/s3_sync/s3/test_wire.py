@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Texts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get, is_list
 from tests.support.http.certificates import self_signed
@@ -59,7 +60,7 @@ def test_a_silent_server_holds_nothing_back_beyond_the_timeout(
     ids=["untrusted", "for another name"],
 )
 def test_reports_an_invalid_certificate(
-    start: StartDaemon, tmp_path: Path, host: str, settings: dict[str, str], advice: str
+    start: StartDaemon, tmp_path: Path, host: str, settings: Texts, advice: str
 ) -> None:
     context, bundle = self_signed(tmp_path / "tls", "s3.example")
     given = {name: value.format(bundle=bundle) for name, value in settings.items()}

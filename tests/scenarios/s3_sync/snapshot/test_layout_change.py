@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Bodies, Texts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import error, is_get
 from tests.support.daemon import Daemon
@@ -58,7 +59,7 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
     )
 
 
-def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def without_foreign(files: Mapping[str, bytes]) -> Bodies:
     return {path: content for path, content in files.items() if path not in FOREIGN}
 
 
@@ -99,8 +100,8 @@ def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
     ("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)]
 )
 def test_keeps_the_old_layout_until_most_new_files_are_readable(
-    before: dict[str, str],
-    after: dict[str, str],
+    before: Texts,
+    after: Texts,
     s3: SwappingS3,
     target: Path,
     start: StartDaemon,
