@@ -192,6 +192,9 @@ def _become(outputs: Sequence[int], command: list[str], environment: Texts) -> N
     for number, file in enumerate((nothing, *outputs)):
         os.dup2(file, number)
     os.closerange(3, 100)
+    # those of the server may have been files
+    sys.stdout = open(1, "w")  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace")  # noqa: SIM115
     os.chdir("/")
     os.environ.clear()
     os.environ.update(environment)
