@@ -13,12 +13,11 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests import Texts
+from tests import Facts, Texts
 from tests.chart import files
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.writable_s3 import WritableS3
@@ -114,7 +113,7 @@ BUILD = (
     BUILD_URL,
 )
 # The pipeline, the variables of its CI, and the CI URL that the release should record.
-PIPELINES: dict[str, Any] = {
+PIPELINES: Facts = {
     "github": (partial(github, block("yaml", "GitHub Actions"), "publish"), *RUN),
     "github images": (
         partial(github, (CI / "github-actions.yaml").read_text(), "dags"),

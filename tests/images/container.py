@@ -9,11 +9,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import Texts
+from tests import Facts, Texts
 from tests.support.daemon import SidecarProcess
 
 # The number of UIDs for each user in Debian's default /etc/subuid.
@@ -35,11 +34,11 @@ class Image:
     tool: str
     name: str
 
-    def inspect(self) -> dict[str, Any]:
+    def inspect(self) -> Facts:
         """
         Return the tool's description of the image.
         """
-        described: list[dict[str, Any]] = json.loads(
+        described: list[Facts] = json.loads(
             self.run_tool("image", "inspect", self.name)
         )
         return described[0]

@@ -13,13 +13,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests import ROOT
+from tests import ROOT, Facts
 from tests.images.container import Image
 from tests.support.package_mirror import PackageMirror
 
@@ -130,12 +129,12 @@ def name(image: Image) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(name: str) -> dict[str, Any]:
+def project(name: str) -> Facts:
     """
     The project table in the sidecar's pyproject.toml.
     """
     text = (ROOT / f"sidecars/{name}/pyproject.toml").read_text()
-    found: dict[str, Any] = tomllib.loads(text)["project"]
+    found: Facts = tomllib.loads(text)["project"]
     return found
 
 
@@ -148,7 +147,7 @@ def entries(image: Image, tmp_path_factory: pytest.TempPathFactory) -> list[Entr
 
 
 def test_labels_state_the_commit_and_the_daemon_runs_as_the_charts_user_without_a_shell(
-    image: Image, name: str, project: dict[str, Any]
+    image: Image, name: str, project: Facts
 ) -> None:
     git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     commit = subprocess.run(
@@ -176,7 +175,7 @@ def test_labels_state_the_commit_and_the_daemon_runs_as_the_charts_user_without_
 
 
 def test_contains_exactly_the_locked_packages(
-    image: Image, name: str, project: dict[str, Any]
+    image: Image, name: str, project: Facts
 ) -> None:
     said = json.loads(
         image.run("-c", LIST_DISTRIBUTIONS, entrypoint=EXPECTED[name].python)
@@ -216,7 +215,7 @@ def test_layers_contain_no_secrets(image: Image, entries: list[Entry]) -> None:
 
 
 def test_version_and_help_run_in_a_hardened_container(
-    image: Image, project: dict[str, Any]
+    image: Image, project: Facts
 ) -> None:
     assert project["version"] in image.run("--version")
     assert "check" in image.run("--help")
@@ -273,7 +272,7 @@ def test_bill_of_materials_is_valid_and_lists_every_locked_package(
     )
     assert 0 == done.returncode, done.stderr
     text = (ROOT / done.stdout.strip()).read_text()
-    said: dict[str, Any] = json.loads(text)
+    said: Facts = json.loads(text)
     references = [component["bom-ref"] for component in said["components"]]
     packages = {
         component["purl"] for component in said["components"] if "purl" in component

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Any
 
 import pytest
 from botocore import exceptions
@@ -28,6 +27,7 @@ from sidecar_runtime.aws.credentials import (
     waited_seconds,
 )
 from sidecar_runtime.fence import Fence
+from tests import Facts
 from tests.runtime.recording import Log
 from tests.support.aws.fake_aws import FakePodIdentity
 from tests.support.http.faults import answer_with
@@ -35,7 +35,7 @@ from tests.support.http.loopback import Answer, Exchange
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
-FOUND: dict[str, Any] = {"access_key": "AKID", "secret_key": "s3cr3t", "token": None}
+FOUND: Facts = {"access_key": "AKID", "secret_key": "s3cr3t", "token": None}
 FOUND["method"] = "env"
 CONFIG = dict.fromkeys(("region", "endpoint_url", "ca_bundle", "addressing_style"))
 CONFIG |= dict.fromkeys(("use_fips", "use_dualstack"))
@@ -149,7 +149,7 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
     # what the child answers; nothing: STS is silent
     keys = ["AKID", "", "", "", "LATER"]
 
-    def ask(*_: object) -> dict[str, Any]:
+    def ask(*_: object) -> Facts:
         if not (key := keys.pop(0)):
             raise CredentialsError("credentials_unavailable", "STS is silent")
         return {

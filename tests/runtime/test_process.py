@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import Texts
+from tests import Facts, Texts
 from tests.support.daemon import ask
 from tests.support.ledger.documented import ANY
 from tests.support.ledger.seen import LEDGER
@@ -93,7 +93,7 @@ def start(
             process.kill()
 
 
-def run(body: str) -> tuple[int, list[dict[str, Any]]]:
+def run(body: str) -> tuple[int, list[Facts]]:
     """Run a command until it ends; return the exit code and the log."""
     with start(PROGRAM.format(body=body), stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=30)
@@ -150,7 +150,7 @@ def test_every_sidecar_heeds_signals_before_its_imports(
 def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
     """Nothing else brings it back, such as the one that looks at a volume."""
     body = "begin_logs(settings_of(), []); return daemon(crash_beside)"
-    log: dict[str, dict[str, Any]] = {}
+    log: dict[str, Facts] = {}
     with start(PROGRAM.format(body=body)) as process:
         assert process.stdout is not None
         while not {"http_listening", "thread_crashed"} <= log.keys():

@@ -10,6 +10,7 @@ from typing import Any
 
 from urllib3 import BaseHTTPResponse, PoolManager, make_headers
 
+from tests import Facts
 from tests.support.http.certificates import self_signed
 from tests.support.program import Program, listens, own_port, start_server
 
@@ -71,25 +72,25 @@ class Registry(Program):
         assert found or answer.status == 404, answer.data
         return found
 
-    def manifest(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:
+    def manifest(self, repository: str, reference: str) -> tuple[str, Facts]:
         """
         Return digest and manifest of a tag or digest.
         """
         answer = self._get(f"/v2/{repository}/manifests/{reference}")
         return answer.headers["docker-content-digest"], answer.json()
 
-    def config(self, repository: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    def config(self, repository: str, manifest: Mapping[str, Any]) -> Facts:
         """
         Return the configuration of an image: architecture, labels, history.
         """
         digest = manifest["config"]["digest"]
-        config: dict[str, Any] = self._get(f"/v2/{repository}/blobs/{digest}").json()
+        config: Facts = self._get(f"/v2/{repository}/blobs/{digest}").json()
         return config
 
     def _command(self) -> list[str]:
         folder = self._folder
-        http: dict[str, Any] = {"addr": self.address}
-        config: dict[str, Any] = {
+        http: Facts = {"addr": self.address}
+        config: Facts = {
             "version": 0.1,
             "log": {"accesslog": {"disabled": True}, "level": "error"},
             "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},

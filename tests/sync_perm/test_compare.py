@@ -19,6 +19,7 @@ from sync_perm.compare import (
     unfit_id,
 )
 from sync_perm.read_tables import MOST_BYTES, read_access_control
+from tests import Facts
 from tests.sync_perm.given import permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
@@ -43,7 +44,7 @@ def rows(found: Tables) -> set[tuple[Any, ...]]:
     ids=["broken", "resource", "permission", "role", "grant"],
 )
 def test_a_change_of_any_row_that_belongs_to_no_dag_is_seen(
-    change: dict[str, Any],
+    change: Facts,
 ) -> None:
     before = tables({"d": None})
 
@@ -200,7 +201,7 @@ def test_a_grant_that_neither_access_control_nor_the_file_asks_for_is_unasked() 
     resources = ("DAG:free", "DAG Run:free", "DAG:ruled", "DAG:gone", "Jobs", "Website")
     roles = ("Admin", "Op", "team", "gone")
     grants = [(role, "can_read", name) for role in roles for name in resources]
-    dags: dict[str, Any] = {"free": None, "ruled": {}}
+    dags: Facts = {"free": None, "ruled": {}}
     found = tables(dags, roles=["team", "gone"], grants=grants)
 
     asked = {"Op": {("can_read", "DAG:free")}, "team": {("can_read", "DAG Run:free")}}

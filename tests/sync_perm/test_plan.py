@@ -12,7 +12,7 @@ from sync_perm.compare import Difference, Item
 from sync_perm.inside_airflow import ENDED
 from sync_perm.plan import UNDONE_SECONDS, Done, Memory, Wait, decide, learn
 from sync_perm.read_tables import Look
-from tests import Texts
+from tests import Facts, Texts
 from tests.sync_perm.given import tables
 
 A, B = (
@@ -53,7 +53,7 @@ def memory(**known: Any) -> Memory:
     ],
 )
 def test_each_situation_has_work_or_a_wait_with_its_reason_or_none(
-    found: Look, known: dict[str, Any], expected: Work | Wait | Done
+    found: Look, known: Facts, expected: Work | Wait | Done
 ) -> None:
     assert expected == decide(found, memory(**known), 100.0)
 
@@ -100,7 +100,7 @@ def test_rows_that_two_passes_have_not_fixed_are_left_alone_with_their_error(
     ],
 )  # fmt: skip
 def test_if_each_of_several_dags_fails_for_the_first_time_none_is_doubted(
-    tried: Texts, known: dict[str, Any], is_common: bool
+    tried: Texts, known: Facts, is_common: bool
 ) -> None:
     before = memory(**known)
     doubted = before.doubted

@@ -29,7 +29,7 @@ from sync_perm.roles_file import (
     parse,
     want,
 )
-from tests import Texts
+from tests import Facts, Texts
 from tests.sync_perm.given import permissions_of, tables
 
 
@@ -185,11 +185,11 @@ def is_valid(value: Any) -> bool:
     return bool(jsonschema.Draft202012Validator(SCHEMA).is_valid(value))
 
 
-def role_of(**body: Any) -> dict[str, Any]:
+def role_of(**body: Any) -> Facts:
     return {"roles": {"team": body}}
 
 
-def dag(**body: Any) -> dict[str, Any]:
+def dag(**body: Any) -> Facts:
     return role_of(dags=[{"permissions": ["can_read"], **body}])
 
 

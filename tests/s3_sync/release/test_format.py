@@ -27,7 +27,7 @@ from s3_sync.release.format import (
     write_pointer,
 )
 from s3_sync.release.signature import Keys
-from tests import Bodies
+from tests import Bodies, Facts
 from tests.s3_sync.release import independent
 from tests.support.s3_sync.releases import ABSENT, make_release
 from tests.support.s3_sync.signing import Key
@@ -110,7 +110,7 @@ def with_facts(**changed: Any) -> bytes:
     return gzip.compress(json.dumps(facts | changed).encode())
 
 
-def row(path: str = "a.py", **more: Any) -> dict[str, Any]:
+def row(path: str = "a.py", **more: Any) -> Facts:
     return {
         "executable": False,
         "path": path,
@@ -239,7 +239,7 @@ def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> N
      {"history": [turn(1).facts()]}, {"sequence": 9, "history": [turn(1).facts(), turn(2).facts()]},
      {"sequence": 99, "history": [turn(n).facts() for n in range(21, 0, -1)]}],
 )  # fmt: skip
-def test_refuses_a_malformed_pointer(change: dict[str, Any]) -> None:
+def test_refuses_a_malformed_pointer(change: Facts) -> None:
 
     with pytest.raises(Invalid):
         read_pointer(

@@ -7,12 +7,11 @@ import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from s3_sync.release.format import manifest_key
-from tests import Bodies
+from tests import Bodies, Facts
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
@@ -90,7 +89,7 @@ def test_readers_see_only_complete_accepted_releases(
     gate = GATE | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": check}
     shelf = Shelf(s3)
     chance = random.Random(5)
-    seen: dict[str, Any] = {}
+    seen: Facts = {}
     shelf.publish(make_revision(1))
     shelf.publish(make_revision(2) | {"no.py": b"no\n"})
     daemon = start({**RELEASE, **gate, "S3_SYNC_RETAIN_FOR": "10s"}, interval="0.2")

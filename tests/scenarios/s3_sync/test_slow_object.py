@@ -4,9 +4,8 @@ reported.
 """
 
 from pathlib import Path
-from typing import Any
 
-from tests import Texts
+from tests import Facts, Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
@@ -72,7 +71,7 @@ def test_a_damaged_file_whose_object_is_slow_holds_back_only_itself(
     wait_until(lambda: consumed(target) == left, "others are published")
 
 
-def reports(daemon: Daemon) -> dict[str, Any]:
+def reports(daemon: Daemon) -> Facts:
     """Return what the endpoint says; assert that record and metric say the same."""
     ready = daemon.get("/readyz").json()
     record = record_of(daemon)

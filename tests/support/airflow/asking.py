@@ -8,15 +8,15 @@ import socket
 from collections.abc import Callable
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
 
+from tests import Facts
 from tests.support.waiting import wait_until
 
 STORE = Path(".s3-sync/snapshots")
 PATIENCE_SECONDS = 5.0
 
 
-def ask(folder: Path, question: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
+def ask(folder: Path, question: str, method: str = "GET") -> tuple[int, Facts]:
     """
     Send a request to the socket in a folder; return the status and the answer.
 
@@ -44,11 +44,11 @@ def asked(
     folder: Path,
     revision: str,
     until: Callable[[int], bool] = lambda status: status == 200,
-) -> tuple[int, dict[str, Any]]:
+) -> tuple[int, Facts]:
     """
     Request a revision until the answer has the expected status; return the last answer.
     """
-    last: list[tuple[int, dict[str, Any]]] = []
+    last: list[tuple[int, Facts]] = []
 
     def answers() -> bool:
         last[:] = [ask(folder, f"/revisions/{revision}")]

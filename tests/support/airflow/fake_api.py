@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests import Texts
+from tests import Facts, Texts
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 
 TOKEN = "eyJ-only-this-test-knows-it"
@@ -31,8 +31,8 @@ class FakeAirflow(LoopbackServer):
     def __init__(self) -> None:
         super().__init__()
         self.is_parsing = True
-        self.dags: dict[str, dict[str, Any]] = {}
-        self.errors: list[dict[str, Any]] = []
+        self.dags: dict[str, Facts] = {}
+        self.errors: list[Facts] = []
         self.sources: Texts = {}
         self.bundle = "dags"
 
@@ -91,7 +91,7 @@ class FakeAirflow(LoopbackServer):
         return page
 
 
-def _page(request: Request, name: str, rows: list[dict[str, Any]]) -> Answer:
+def _page(request: Request, name: str, rows: list[Facts]) -> Answer:
     first, limit = (int(request.query[key]) for key in ("offset", "limit"))
     page = rows[first : first + min(limit, 100)]
     return _json(200, {name: page, "total_entries": len(rows)})

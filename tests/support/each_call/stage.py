@@ -21,6 +21,7 @@ from sidecar_runtime import logs
 from sidecar_runtime.aws import credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests import Facts
 from tests.support.dialogue import Dialogue
 from tests.support.each_call.calls import CRASHED, Calls
 from tests.support.machine.descriptors import held
@@ -61,13 +62,13 @@ class Life:
         last_fault: The call that failed last, in this life; empty if none did.
     """
 
-    def __init__(self, stage: Stage, first: dict[str, Any]) -> None:
+    def __init__(self, stage: Stage, first: Facts) -> None:
         self._stage = stage
         self.last = first
         self.last_fault = ""
         assert "opened" in first, first
 
-    def cycle(self, fault: Fault = NO_FAULT) -> dict[str, Any]:
+    def cycle(self, fault: Fault = NO_FAULT) -> Facts:
         """
         Run one cycle.
 
@@ -110,11 +111,11 @@ def _serve() -> None:
     Fork for each life, and pass on its end. The fork reads the orders meanwhile.
     """
     answer = credentials.ask_child
-    asked: dict[str, dict[str, Any]] = {}
+    asked: dict[str, Facts] = {}
 
     def ask_once(
         question: str, seconds: float, fence: Fence, prepare: Any = bool
-    ) -> dict[str, Any]:
+    ) -> Facts:
         return asked.get(question) or answer(question, seconds, fence, prepare)
 
     credentials.ask_child = ask_once
@@ -143,7 +144,7 @@ def _live(sidecar: str, environment: Mapping[str, str]) -> NoReturn:
         fence = Fence(is_asked_for=True, in_flight_seconds=0)
         at, kind = order["fault"]
         calls.arm(at, kind, fence.revoke)
-        found: dict[str, Any] = {"reason": ""}
+        found: Facts = {"reason": ""}
         try:
             session = session or acting.begin()
             outcome = session.cycle(fence)
@@ -203,14 +204,14 @@ def _make(sidecar: str) -> Any:
     return GitSyncWrapper(parts, lambda: Session(parts))
 
 
-def _read() -> dict[str, Any]:
+def _read() -> Facts:
     """
     Return the next order; empty at the end. Unbuffered: the fork reads on after it.
     """
     line = bytearray()
     while (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
-    found: dict[str, Any] = json.loads(line or b"{}")
+    found: Facts = json.loads(line or b"{}")
     return found
 
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tests import Bodies
+from tests import Bodies, Facts
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon, Event
 from tests.support.http.loopback import Fault, Match
@@ -48,13 +47,13 @@ def daemon_for(
     return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
 
 
-def record_of(daemon: Daemon) -> dict[str, Any]:
+def record_of(daemon: Daemon) -> Facts:
     """
     Return `published.json`, and let the ledger see its fields.
     """
     Witness(daemon.program).record(daemon.environment)
     path = daemon.target / ".s3-sync/published.json"
-    found: dict[str, Any] = json.loads(path.read_bytes())
+    found: Facts = json.loads(path.read_bytes())
     return found
 
 

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import yaml
 
-from tests import Texts
+from tests import Facts, Texts
 from tests.chart import rendering
 from tests.support.daemon import Settings, SidecarProcess
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
@@ -89,7 +89,7 @@ class Pod(NamedTuple):
     wants, and a volume for each of the two programs.
     """
 
-    containers: dict[str, dict[str, Any]]
+    containers: dict[str, Facts]
     repo: str
     ref: str
     volumes: dict[Path, GitSite]

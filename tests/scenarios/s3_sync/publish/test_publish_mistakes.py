@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from s3_sync.release.format import pin_key
-from tests import Texts
+from tests import Facts, Texts
 from tests.scenarios.s3_sync.publish.site import A, B, Site
 from tests.support.daemon import S3_SYNC
 from tests.support.machine.users import as_user
@@ -101,7 +100,7 @@ def links(path: Path) -> None:
         path.with_name(f"link{number}").symlink_to(path.name)
 
 
-ODD: dict[str, Any] = {
+ODD: Facts = {
     "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
