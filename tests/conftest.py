@@ -141,6 +141,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "full", settings.get_profile("moderate"), max_examples=2_000
     )
     settings.load_profile("full" if config.getoption("--full") else "moderate")
+    forks.is_real = config.getoption("--full")
 
 
 def pytest_collection_modifyitems(

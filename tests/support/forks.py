@@ -33,6 +33,8 @@ PACKAGES = {
 # What these change is done before the imports, or by them.
 EARLIER = ("LD_", "PYTHON", "SIDECAR_")
 ORDER_BYTES = 200_000
+is_real = False
+"""Whether all programs are started as users start them; with `--full`."""
 
 
 class ForkServer:
@@ -117,8 +119,9 @@ def start(
     """
     program = Path(command[0])
     is_ours = program.name in PACKAGES and program.parent == Path(sys.executable).parent
+    is_plain = not any(name.startswith(EARLIER) for name in environment)
     process: Forked | subprocess.Popen[bytes]
-    if is_ours and not any(name.startswith(EARLIER) for name in environment):
+    if is_ours and is_plain and not is_real:
         process = Forked(command, environment, outputs)
     else:
         process = subprocess.Popen(
