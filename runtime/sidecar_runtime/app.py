@@ -2,6 +2,7 @@
 A sidecar's process after the imports: its daemon, its exit code.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     code = EXIT_BUG
     try:
         begin_process(sys.exit)
+        gc.freeze()
+        gc.enable()
         logs.configure("info")
         code = main()
     except SystemExit as end:  # a signal, or argparse

@@ -2,19 +2,14 @@
 The entry point of ``git-sync-wrapper``.
 """
 
-import gc
 from typing import NoReturn
 
 from sidecar_runtime import begin_process
 
 begin_process()  # before the imports that take most of a start
-gc.disable()  # what they make is never garbage, and would be searched for some
 
 from git_sync_wrapper.command import run  # noqa: E402
 from sidecar_runtime.app import run_main  # noqa: E402
-
-gc.freeze()
-gc.enable()
 
 
 def main() -> NoReturn:
