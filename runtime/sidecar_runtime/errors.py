@@ -132,6 +132,8 @@ def printable(text: str) -> str:
     Names, messages and server answers are untrusted: an escape sequence could hide an
     error, and a bidirectional control character could reorder the text next to it.
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

@@ -211,7 +211,7 @@ class Snapshots(NamedTuple):
         """
         kept = list(filter(None, dict.fromkeys((published, self.current()))))
         older = [revision for revision in self.revisions() if revision not in kept]
-        asked = [revision for revision in self.asked() if revision in older]
+        asked = [name for name in older if stat_in(name + ASKED, self.store)]
         others = [revision for revision in older if revision not in asked]
         # If nothing is shown, one of the others is all that is left of the last good
         # state.

@@ -65,15 +65,13 @@ class There(NamedTuple):
 
 class Work(NamedTuple):
     """
-    What has to be done, in order: put, then delete.
+    That a tree has to be brought up to date with the state.
 
     Args:
-        put: Paths of files that are new, changed, or damaged on disk.
         delete: Paths of files whose key was deleted.
     """
 
-    put: Sequence[str] = ()
-    delete: Sequence[str] = ()
+    delete: Set[str] = frozenset()
 
 
 class Wait(NamedTuple):
@@ -123,32 +121,22 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     published = there.published
     if holds.refusal is not None and there.is_ready:
         return Wait(None, holds.refusal)
-    work = difference(state, there)
+    gone = there.files.keys() - state.files.keys() - state.kept
     # Another revision is work even without a difference: the record has to name it.
     if published is None or not there.is_ready or published.aim != state.revision:
-        return work
+        return Work(gone)
+    # A release never changes, nor does the snapshot that has its name.
+    if state.is_whole and published.name == state.revision and not gone:
+        return Done()
+    # A change is a different ETag or size; times are never compared.
+    left = not_held(state.files, state.files, there.intact)
     # As many are missing as the record says, and nothing stands in for a refused state.
-    is_same = published.missing == len(work.put) and not published.fallback
+    is_same = published.missing == len(left) and not published.fallback
     # What could not be read rests until its next try, which takes a build.
-    is_due = any(path not in holds.resting for path in work.put)
-    if work.delete or is_due or not is_same:
-        return work
-    return Done(work.put)
-
-
-def difference(state: State, there: There) -> Work:
-    """
-    Compare the files of a state with those that are held.
-
-    A change is a different ETag or size; times are never compared.
-    """
-    put = not_held(state.files, state.files, there.intact)
-    gone = [
-        path
-        for path in there.files
-        if path not in state.files and path not in state.kept
-    ]
-    return Work(tuple(put), tuple(gone))
+    is_due = any(path not in holds.resting for path in left)
+    if gone or is_due or not is_same:
+        return Work(gone)
+    return Done(left)
 
 
 def kept_paths(

@@ -135,7 +135,8 @@ class UnreadFiles:
         Args:
             skipped: The reason by key, from the source.
         """
-        counts = Counter(unread.error.reason for unread in self._unread.values())
+        errors = self.errors
+        counts = Counter(error.reason for error in errors.values())
         self._reasons |= counts.keys()
         for reason in self._reasons:  # also those that are over: 0
             self._status.metrics.unread(reason).set(counts[reason])
@@ -143,17 +144,17 @@ class UnreadFiles:
         for reason in SKIP_REASONS:
             self._status.metrics.skipped(reason).set(counts[reason])
         first = dict(itertools.islice(skipped.items(), NAMED))
-        unread = dict(itertools.islice(self._unread.items(), NAMED))
+        unread = dict(itertools.islice(errors.items(), NAMED))
         for key in first.keys() - self._named:
             log.warning("key_skipped", key=key, reason=first[key])
         for path in sorted(unread.keys() - self._named):
-            error = unread[path].error
+            error = unread[path]
             log.warning(
                 "object_unread", path=path, reason=error.reason, error=error.message
             )
         self._named = first.keys() | unread.keys()
         self._status.show(
-            unread=Names({path: one.error.reason for path, one in unread.items()}),
+            unread=Names({path: error.reason for path, error in unread.items()}),
             keys_skipped=Names(first),
         )
 
