@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
-from s3_sync.names import is_held, not_held
+from s3_sync.names import digest_of, is_held, not_held
 from s3_sync.plan import State, Work
-from s3_sync.published import PARTIAL, partial_name
+from s3_sync.published import PARTIAL
 from s3_sync.readiness import Status
 from s3_sync.reasons import ObjectError, is_of_one_release
 from s3_sync.release.source import ReleaseSource
@@ -128,10 +128,10 @@ class Builder:
             build = await self._fill(state, gone, until, fence)
             # What is missing is what the tree lacks now, for whatever reason: a file
             # that failed may have been linked, and one that was not tried rests.
-            tree = build.fill.tree
             errors = {**self.unread.errors, **build.fill.failed}
-            left = not_held(state.files, state.files, tree.intact)
-            build.missing = {path: errors[path] for path in left if path in errors}
+            tried = [path for path in errors if path in state.files]
+            left = not_held(tried, state.files, build.fill.tree.intact)
+            build.missing = {path: errors[path] for path in left}
             said = "is missing from one listing but not from the next"
             for path in unsure:
                 build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
@@ -380,8 +380,8 @@ def name_of(build: Build) -> str:
     held = build.fill.tree.files
     files = {path: file for path, file in held.items() if path not in build.gone}
     if build.missing:
-        return partial_name(files)
+        return PARTIAL + digest_of(files)
     more = {p: file for p, file in files.items() if p not in build.state.files}
     if not more:
         return build.state.revision
-    return f"{build.state.revision}-{partial_name(more).removeprefix(PARTIAL)}"
+    return f"{build.state.revision}-{digest_of(more)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from s3_sync.build import Builder, Parts
 from s3_sync.holds import NAMED_FILES, Brake, Hold, Holds, Settling
-from s3_sync.names import Files, is_held
+from s3_sync.names import Files, not_held
 from s3_sync.plan import (
     Done,
     State,
@@ -448,10 +448,10 @@ def changes(before: Files, after: Files) -> dict[str, list[str]]:
     Return what changes between two states, by kind; what is adopted counts as added,
     and restoring a damaged file changes nothing.
     """
-    both = [path for path in after if path in before]
+    differs = not_held(after, after, before)
     return {
-        "added": [path for path in after if path not in before],
-        "changed": [path for path in both if not is_held(before[path], after[path])],
+        "added": [path for path in differs if path not in before],
+        "changed": [path for path in differs if path in before],
         "deleted": [path for path in before if path not in after],
     }
 

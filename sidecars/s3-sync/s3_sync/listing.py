@@ -8,12 +8,11 @@ Pages of ListObjectsV2 become the files of a state;
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from html import unescape
 from typing import NamedTuple
@@ -28,7 +27,9 @@ from s3_sync.names import (
     Content,
     Files,
     compile_filter,
+    digest_of,
     folders_of,
+    sha256_of,
     skip_reason_of,
 )
 from s3_sync.plan import State
@@ -60,7 +61,8 @@ FAILURES_ALONE = 8
 # An object that is not complete after this part of a cycle's time is slow.
 SLOW_SHARE = 0.8
 
-_TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
+_OWN_TOKEN = re.compile(rb"<ContinuationToken>[^<]*<")
+_NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)<")
 # The ETag becomes part of a request header.
 _VERSION = re.compile(r"[!#-~]+ [0-9]{1,18}")
 
@@ -79,7 +81,7 @@ class ListingSource:
         self._client = client
         self._is_wanted = compile_filter(settings.include, settings.exclude)
         # The pages of the last listing, in order, by their digests.
-        self._pages: dict[bytes, Page] = {}
+        self._pages: dict[str, Page] = {}
         self._state = State("", {})
         # Endpoint-like failures in a row, of objects that did not fail before.
         self._streak: list[S3Error] = []
@@ -95,14 +97,15 @@ class ListingSource:
         """
         await self._client.ensure_credentials(fence)
         settings = self._settings
-        pages = dict[bytes, Page]()
+        pages = dict[str, Page]()
         target_bytes = len(settings.dest_path.encode())
         token: str | None = None
         keys = requests = 0
         while token is not None or not requests:
             body = await self._client.list_page(token)
             # Tokens differ from call to call, even if no object changes.
-            digest = hashlib.blake2b(_TOKEN.sub(b"", body), digest_size=16).digest()
+            rest = _NEXT_TOKEN.sub(b"", _OWN_TOKEN.sub(b"", body))
+            digest = sha256_of(rest)
             page = self._pages.get(digest) or read_page(
                 body, settings.prefix, self._is_wanted, target_bytes
             )
@@ -389,17 +392,8 @@ def join_pages(pages: Iterable[Page], prefix: str) -> State:
         del files[POINTER]
         # without releases, it is an ordinary file
         skipped[prefix + POINTER] = "release"
-    return State(revision_of(files, kept), files, skipped, frozenset(kept))
-
-
-def revision_of(files: Mapping[str, Entry], kept: Set[str]) -> str:
-    """
-    Return a digest of all paths, ETags and sizes, and of the paths of archived objects:
-    of what has, or may have, a file on disk; however the store orders and cuts it.
-    """
-    named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
-    text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")
-    return hashlib.blake2b(text, digest_size=6).hexdigest()
+    # What has, or may have, a file on disk; however the store orders and cuts it.
+    return State(digest_of(files, kept), files, skipped, frozenset(kept))
 
 
 def listing_invalid(message: str) -> SourceError:
@@ -421,12 +415,11 @@ def next_token(body: bytes, page: Page) -> str | None:
     """
     if page.is_last:
         return None
-    for name, text in _TOKEN.findall(body):
-        if name.startswith(b"Next") and (
-            token := unescape(text.decode(errors="replace")).strip()
-        ):
-            return token
-    raise listing_invalid("it is truncated but has no continuation token")
+    found = _NEXT_TOKEN.search(body)
+    token = unescape(found[1].decode(errors="replace")).strip() if found else ""
+    if not token:
+        raise listing_invalid("it is truncated but has no continuation token")
+    return token
 
 
 def _root(body: bytes) -> ElementTree.Element:

@@ -137,6 +137,19 @@ def not_held(paths: Iterable[str], files: Files, held: Files) -> list[str]:
     return [path for path in paths if not is_held(held.get(path), files[path])]
 
 
+def digest_of(files: Files, more: Iterable[str] = ()) -> str:
+    """
+    Return a short digest of all paths, ETags and sizes, and of other paths.
+    """
+    named = [
+        f"{path}\0{file.etag}\0{file.size_bytes}"
+        for path, file in sorted(files.items())
+    ]
+    named += sorted(more)
+    text = "\0".join(named).encode(errors="replace")
+    return hashlib.blake2b(text, digest_size=6).hexdigest()
+
+
 def looks_like_md5(etag: str) -> bool:
     """
     Whether an ETag looks like an MD5; not every such ETag is one.

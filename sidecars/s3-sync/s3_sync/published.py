@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from s3_sync.names import Files
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
@@ -23,16 +21,6 @@ LATEST = 10_000_000_000
 PARTIAL = "partial-"
 # The name of a change that is partially in place; never the name of a snapshot.
 UNFINISHED = f"{PARTIAL}unfinished"
-
-
-def partial_name(files: Files) -> str:
-    """
-    Return the name of a partial state; equal files have equal names.
-    """
-    digest = hashlib.blake2b(digest_size=6)
-    for path, content in sorted(files.items()):
-        digest.update(f"{path}\0{content.etag}\0{content.size_bytes}\0".encode())
-    return f"{PARTIAL}{digest.hexdigest()}"
 
 
 class Published(NamedTuple):

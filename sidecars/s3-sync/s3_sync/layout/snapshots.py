@@ -263,7 +263,7 @@ class SnapshotLayout:
             for path in paths
             if path in intact
             and path not in above
-            and taken.isdisjoint(folders_of([path]))
+            and (not taken or taken.isdisjoint(folders_of([path])))
         ]
         wrong: list[str] = []
         for path, there in link_tree(
@@ -276,7 +276,9 @@ class SnapshotLayout:
             # an abandoned cycle ends here, even if it copies files
             if fence.is_revoked:
                 raise CycleAbandoned
-            tree.files[path] = held._replace(inode=there.st_ino)
+            if there.st_ino != held.inode:  # it is a copy
+                held = held._replace(inode=there.st_ino)
+            tree.files[path] = held
         for path in wrong:  # now that no folder is open that this may remove
             tree.delete(path, fence)
 

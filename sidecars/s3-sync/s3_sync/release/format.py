@@ -13,9 +13,10 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3_sync.names import (
@@ -74,6 +75,8 @@ MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 
 # The fields of a file in JSON, and their types.
 _ROW = ("path", "sha256", "size", "executable", "stored")
+_NAMES = set(_ROW)
+_row_of = itemgetter(*_ROW)
 _KINDS = (str, str, int, bool, int)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _GZIP = 31
@@ -253,13 +256,19 @@ def time_text(at: datetime) -> str:
 # --- reading
 
 
-def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifest:
+def parse_manifest(
+    data: bytes,
+    revision: str,
+    target_bytes: int = 0,
+    known: Container[str] = (),
+) -> Manifest:
     """
     Read a manifest; afterwards its files are safe to write below a target.
 
     Args:
         revision: The release that it must describe.
         target_bytes: The length of the target's own path.
+        known: Paths that were read before, for the same target.
 
     Raises:
         Invalid: It is malformed, of another release, or contains a path that must not
@@ -267,7 +276,7 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     """
     facts = _load(_inflate(data))
     _number(facts, "schema_version", 1)
-    files = _read_files(_get(facts, "files", list), target_bytes)
+    files = _read_files(_get(facts, "files", list), target_bytes, known)
     found = release_id_of(file[:4] for file in files.values())
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
@@ -291,7 +300,9 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     return manifest
 
 
-def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
+def _read_files(
+    rows: Sequence[Any], target_bytes: int, known: Container[str]
+) -> dict[str, File]:
     if not 0 < len(rows) <= FILES_LIMIT:
         raise Invalid(f"it does not list 1 to {FILES_LIMIT} files")
     files = {}
@@ -308,8 +319,7 @@ def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
             raise Invalid(
                 f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes"
             )
-        problem = problem_of(path, target_bytes)
-        if problem:
+        if path not in known and (problem := problem_of(path, target_bytes)):
             raise Invalid(f"the path {path!r:.300} cannot become a file: {problem}")
         offset = end + HEADER_BYTES + len(path.encode())
         end = offset + stored
@@ -430,9 +440,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs[:FIELDS_LIMIT])
     if len(found) < len(pairs):
         raise Invalid("an object has a duplicate name, or too many")
-    if all(name in found for name in _ROW):
-        return tuple([found[name] for name in _ROW])
-    return found
+    return _row_of(found) if found.keys() >= _NAMES else found
 
 
 def _refuse_constant(text: str) -> None:

@@ -230,7 +230,10 @@ class ReleaseSource:
                 Get("manifest", key, form.MANIFEST_LIMIT_BYTES)
             )
             return form.parse_manifest(
-                answer.body, revision, len(self._settings.dest_path.encode())
+                answer.body,
+                revision,
+                len(self._settings.dest_path.encode()),
+                self._manifest.files if self._manifest else (),
             )
 
     def _state_of(self, manifest: Manifest) -> State:
