@@ -33,8 +33,8 @@ PACKAGES = {
 # What these change is done before the imports, or by them.
 EARLIER = ("LD_", "PYTHON", "SIDECAR_")
 ORDER_BYTES = 200_000
-is_real = False
-"""Whether all programs are started as users start them; with `--full`."""
+is_real = True
+"""Whether every program is started as users start it; not in tests without `--full`."""
 
 
 class ForkServer:
