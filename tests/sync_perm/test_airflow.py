@@ -202,6 +202,7 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(
     assert own == {name for name in own if found[name].startswith(str(folder))}
     assert str(home / "airflow.cfg") == found["AIRFLOW_CONFIG"]
     assert FAB == found[MANAGER], "assumed"
+    assert "airflow" == found["USER"], "an arbitrary UID has no name"
     links = {
         path.name: path.readlink() for path in folder.iterdir() if path.is_symlink()
     }

@@ -337,10 +337,13 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
             dags: [{id: a, permissions: [can_edit]}]
           middle: {from: [base, Viewer]}
           top: {from: [middle]}
+          boss: {from: [Admin]}
     """
-    widened = [("Viewer", "can_edit", "Variables")]
+    held = [("Viewer", "can_edit", "Variables")]
+    held += [("Admin", "can_edit", "Pools"), ("Admin", "can_read", "DAG:a")]
 
-    found = rows(text, metadata(roles=["base", "middle", "top"], grants=widened))
+    roles = ["base", "middle", "top", "boss"]
+    found = rows(text, metadata(roles=roles, grants=held))
 
     assert {
         ("file_grant", "top", "can_edit", "Pools"),
@@ -348,6 +351,9 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
         ("file_grant", "top", "can_read", "Jobs"),
         ("file_grant", "top", "can_edit", "DAG:a"),
     } == {row for row in found if row[1] == "top"}
+    # Admin has what the UI shows, but for single DAGs.
+    given = {("file_grant", "boss", "can_edit", "Pools")}
+    assert given == {row for row in found if row[1] == "boss"}
 
 
 def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:

@@ -34,8 +34,9 @@ REASONS: dict[str, str] = {
     "connection_foreign": "Change the arguments in a do_connect listener, or let a creator call "
     "one of these drivers with plain arguments. What a connect listener sets, set at the server "
     "(ALTER ROLE … SET …).",
-    "database_denied": "Correct user and password in the Secret, or the server's access rules. "
-    "Then restart the pod, unless a command or airflow_local_settings.py tells them.",
+    "database_denied": "Correct user and password in the Secret, or the server's access rules, "
+    "and restart the pod. Where a command or airflow_local_settings.py tells them, this container "
+    "needs it, and no restart.",
     "database_failed": "Read the database's message. PgBouncer takes no search_path: use "
     "ALTER ROLE … SET search_path.",
     "database_lost": "The sidecar reconnects automatically.",

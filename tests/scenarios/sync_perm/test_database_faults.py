@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime.errors import SidecarError
+from sync_perm.airflow_config import parse_url
+from sync_perm.database import Database as Connection
+from sync_perm.read_tables import try_write
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import (
     WEBSITE,
@@ -24,6 +28,7 @@ from tests.support.airflow.sync_perm import (
     signal_all,
 )
 from tests.support.program import own_port
+from tests.support.raising import raised
 from tests.support.replacing import replace
 from tests.support.waiting import wait_until
 
@@ -224,6 +229,26 @@ def test_a_short_idle_timeout_of_the_server_is_no_failure(
     assert is_synced(database)
     assert 1.0 == daemon.sample("sync_perm_changed_entries_total")
     assert [] == daemon.find_events("cycle_failed")
+
+
+def test_each_right_that_an_account_lacks_is_found_without_a_row_written(
+    postgres: Postgres,
+) -> None:
+    database = small(postgres)
+    role = f"lesser_{database.name}"
+    database.query(f"CREATE ROLE {role}")
+    for kind in ("TABLES", "SEQUENCES"):
+        database.query(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO {role}")
+    with closing(Connection(parse_url("TEST", database.url))) as connection:
+        connection.rows(f"SET ROLE {role}")
+        try_write(connection)
+        for right in ("INSERT", "UPDATE", "DELETE"):
+            database.query(f"REVOKE {right} ON ab_view_menu FROM {role}")
+            failed = raised(SidecarError, try_write, connection)
+            database.query(f"GRANT {right} ON ab_view_menu TO {role}")
+
+            assert "database_read_only" == failed.reason
+            assert "permission denied for table ab_view_menu" in failed.message
 
 
 def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(

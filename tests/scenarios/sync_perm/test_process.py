@@ -203,6 +203,8 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     if not airflow.is_3:  # which applies it at each parse
         needed = "yes: 1 DAGs have an access_control that Airflow does not restore"
     assert f"needed?        {needed}" in done.stdout
+    others = "Airflow applies" if airflow.is_3 else "nobody else does"
+    assert f"; at each parse, {others}" in done.stdout
     assert before == contents(database)
     assert " cli: " not in done.stdout, "its FAB provider has what is called"
 

@@ -11,6 +11,8 @@ from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airf
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
+    add_member,
+    add_user,
     contents,
     grant,
     grants_on,
@@ -123,6 +125,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     promised = {
         line.split(": ", 1)[1] for line in foretold.splitlines() if "_grant: " in line
     }
+    assert "? roles.team-a.dags[4] (line 9): no DAG matches owner nobody" in foretold
     assert promised == {f"{role}: {action} on {name}" for role, action, name in wanted}
 
     daemon = start(database, settings)
@@ -133,6 +136,8 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     daemon.wait_until_good()
 
     assert wanted == held()
+    add_user(database, "eve", "")
+    add_member(database, "eve", "team-a")
     assert [
         "roles.team-a.dags[1] (line 6): the access_control of 1 decides: ruled",
         "roles.team-a.dags[3] (line 8): the access_control of 1 decides: ruled",
@@ -153,6 +158,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
         lambda: ("team-a", "can_read", "DAG:owned") in held(), "back", PASS_SECONDS
     )
     assert wanted | {("team-a", "can_edit", "DAG:named")} == held()
+    assert database.query("SELECT role_id FROM ab_user_role"), "users keep it"
     passes = partial(daemon.sample, "sync_perm_passes_total", reason="file")
     wait_until(lambda: passes(result="success"), "the pass is counted")
     # A team goes, and a mistake comes.
