@@ -18,7 +18,7 @@ from sync_perm.compare import (
     general,
     unfit_id,
 )
-from sync_perm.read_tables import MOST_BYTES, read_access_control
+from sync_perm.tables import MOST_BYTES, read_access_control
 from tests import Facts
 from tests.sync_perm.given import permissions_of, tables
 

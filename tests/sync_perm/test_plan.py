@@ -11,7 +11,7 @@ from sync_perm.airflow import Report, Work
 from sync_perm.compare import Difference, Item
 from sync_perm.inside_airflow import ENDED
 from sync_perm.plan import UNDONE_SECONDS, Done, Memory, Wait, decide, learn
-from sync_perm.read_tables import Look
+from sync_perm.tables import Look
 from tests import Facts, Texts
 from tests.sync_perm.given import tables
 

@@ -22,8 +22,8 @@ from sync_perm.airflow import Airflow, Report, Work
 from sync_perm.airflow_config import Address, Source
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.database import Database
-from sync_perm.read_tables import Look, Reader, try_write
 from sync_perm.settings import Settings
+from sync_perm.tables import Look, Reader, try_write
 
 EXIT_DIFFERS = 4
 UNASKED = "from a person, or an earlier access_control or roles file"

@@ -25,10 +25,10 @@ from sync_perm.airflow import (
 )
 from sync_perm.airflow_config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
-from sync_perm.read_tables import Reader
 from sync_perm.readiness import PermMetrics, Status
 from sync_perm.roles_file import RoleFile
 from sync_perm.settings import PREFIX, Settings, load_settings
+from sync_perm.tables import Reader
 
 T = TypeVar("T")
 

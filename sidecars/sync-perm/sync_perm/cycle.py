@@ -16,9 +16,9 @@ from sync_perm.airflow_config import Source
 from sync_perm.compare import changed_grants
 from sync_perm.database import END_HOLDER, Database
 from sync_perm.plan import Done, Memory, Wait, decide, forget_fixed, learn, written
-from sync_perm.read_tables import Look, Reader, try_write
 from sync_perm.readiness import Status
 from sync_perm.reasons import failure
+from sync_perm.tables import Look, Reader, try_write
 
 # How many rows a log line lists.
 NAMED_ROWS = 20

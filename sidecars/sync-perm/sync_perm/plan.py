@@ -11,9 +11,9 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow import Report, Work
 from sync_perm.compare import Item, Row
 from sync_perm.inside_airflow import ENDED
-from sync_perm.read_tables import Look
 from sync_perm.reasons import failure
 from sync_perm.roles_file import Defined
+from sync_perm.tables import Look
 
 # Of the roles file, at most this many rows at a time: about a minute.
 MOST_FILE_ROWS = 2_000

@@ -10,7 +10,7 @@ import pytest
 from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow_config import parse_url
 from sync_perm.database import Database as Connection
-from sync_perm.read_tables import try_write
+from sync_perm.tables import try_write
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import (
     WEBSITE,

@@ -6,7 +6,7 @@ alone.
 import signal
 from pathlib import Path
 
-from sync_perm.read_tables import MOST_BYTES, MOST_OF_ACCESS
+from sync_perm.tables import MOST_BYTES, MOST_OF_ACCESS
 from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow

@@ -14,7 +14,7 @@ import pytest
 from sync_perm.airflow_config import parse_url
 from sync_perm.compare import DEFAULT_ROLES, RESOURCES, unfit_id
 from sync_perm.database import Database as Connection
-from sync_perm.read_tables import MOST_BYTES, Reader
+from sync_perm.tables import MOST_BYTES, Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import StandIn, add_dag, small
 from tests.support.airflow.databases import Database, MariaDb, Postgres

@@ -10,7 +10,7 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm import database as module
 from sync_perm.airflow_config import parse_url
 from sync_perm.database import Database as Lock
-from sync_perm.read_tables import _find_aliases
+from sync_perm.tables import _find_aliases
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
 from tests.support.raising import raised
 from tests.support.waiting import wait_until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sync_perm.airflow_config import parse_url
 from sync_perm.database import Database
-from sync_perm.read_tables import Reader
 from sync_perm.roles_file import RoleFile
+from sync_perm.tables import Reader
 from tests.scenarios.sync_perm.standin import add_dag, small
 from tests.support.airflow.databases import Postgres
 

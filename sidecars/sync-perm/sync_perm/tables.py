@@ -1,5 +1,6 @@
 """
-Reads the tables: whether anything changed (the fingerprint), and the rows by name.
+Airflow's tables: whether anything changed (the fingerprint), the rows by name, and
+whether the account may write them.
 """
 
 import hashlib
