@@ -32,7 +32,7 @@ import os, subprocess
 class conf:
     def get(section, key, fallback=None):
         if key != "sql_alchemy_conn":
-            return fallback
+            return os.environ.get(f"AIRFLOW__DATABASE__{{key.upper()}}", fallback)
         command = ["echo", "-n", os.environ.get("{CONN}", "")]
         command = os.environ.get("{CONN}_CMD", "").split() or command
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout

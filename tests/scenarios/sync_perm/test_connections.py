@@ -129,7 +129,9 @@ def test_what_cannot_be_taken_over_of_a_connection_is_refused_by_name(
     local_settings: str,
     expected: str,
 ) -> None:
-    file = standin.site.packages / "airflow_local_settings.py"
+    # where the chart mounts it
+    file = tmp_path / "supervisor0/airflow/config/airflow_local_settings.py"
+    file.parent.mkdir(parents=True)
     file.write_text(local_settings)
 
     daemon = begin(unsynced)
