@@ -54,6 +54,7 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
+from tests.support.each_call.stage import Stage  # noqa: E402
 from tests.support.ledger.judging import is_judged, report, unexcused  # noqa: E402
 from tests.support.ledger.seen import LEDGER  # noqa: E402
 from tests.support.machine.volumes import mount_in_private  # noqa: E402
@@ -275,6 +276,15 @@ def one_for_all(kind: type[ProgramServer]) -> Any:
 rclone = one_for_all(RcloneServer)
 minio = one_for_all(MinioServer)
 versitygw = one_for_all(VersityServer)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """
+    Lives of a sidecar, for the tests that arm each call.
+    """
+    with Stage() as stage:
+        yield stage
 
 
 @pytest.fixture(scope="session", autouse=True)

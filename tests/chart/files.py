@@ -11,9 +11,10 @@ import yaml
 
 from sidecar_values import deployment
 from sidecar_values.files import SNIPPETS
+from tests import Facts
 from tests.chart import printed
 
-Values = dict[str, Any]
+Values = Facts
 
 __all__ = ["OBJECTS", "SNIPPETS", "Values", "load", "load_objects", "text"]
 

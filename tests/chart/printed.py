@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping
 
 from sidecar_values.deployment import CHOICES, complaints
+from tests import Texts
 
 Choice = Mapping[str, str]
 
@@ -33,7 +34,7 @@ def choice(command: str) -> Choice:
     }
 
 
-def kinds(choice: Choice) -> dict[str, dict[str, str]]:
+def kinds(choice: Choice) -> dict[str, Texts]:
     """
     Return the sidecars that each pod must have, with their kinds; the chart's own
     git-sync is none of them.

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import Any
 
 from sidecar_runtime.errors import SettingsError
-from tests import Texts
+from tests import Facts, Texts
 from tests.support.ledger.documented import names_of
 
-Values = dict[str, Any]
+Values = Facts
 
 DAGS_FOLDER = "/opt/airflow/dags"
 # The keys of the Secrets and ConfigMaps that users create.

@@ -6,11 +6,11 @@ What is scraped while a state lasts stands for 20 minutes of it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from tests import Deed
 from tests.chart.test_monitoring import needs_promtool, promtool, rules
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.daemon import Daemon
@@ -48,7 +48,7 @@ def note(samples: dict[str, list[object]], daemon: Daemon) -> int:
 def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None:
     s3 = FakeS3()
     denied = error(403, "AccessDenied"), is_get("dags/new.py")
-    faults: list[tuple[str, str, Callable[[], object], Callable[[], object]]] = [
+    faults: list[tuple[str, str, Deed, Deed]] = [
         (
             "AirflowSidecarGateRefuses",
             "revision_refused",

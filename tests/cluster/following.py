@@ -6,8 +6,8 @@ import json
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+from tests import Facts
 from tests.cluster.kubectl import Namespace, Pod
 
 
@@ -41,7 +41,7 @@ class Followed(ExitStack):
             self.enter_context(subprocess.Popen(command, stdout=output))
         return name
 
-    def lines(self, name: str) -> list[dict[str, Any]]:
+    def lines(self, name: str) -> list[Facts]:
         """
         Return the JSON lines of a log.
         """

@@ -22,6 +22,7 @@ from kerberos_sidecar.plan import (
     Work,
 )
 from kerberos_sidecar.reasons import failure
+from tests import Facts
 
 AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
 OTHER = parse_principal("other@EXAMPLE.COM")
@@ -58,7 +59,7 @@ def decided(
 
 
 STAYS = Done(AT + 3_600)
-SITUATIONS: dict[Plan, list[dict[str, Any]]] = {
+SITUATIONS: dict[Plan, list[Facts]] = {
     STAYS: [
         {},
         {"after": 3_599},
@@ -108,7 +109,7 @@ SITUATIONS: dict[Plan, list[dict[str, Any]]] = {
     ("given", "expected"),
     [(given, one) for one, those in SITUATIONS.items() for given in those],
 )
-def test_decides_for_each_situation(given: dict[str, Any], expected: Plan) -> None:
+def test_decides_for_each_situation(given: Facts, expected: Plan) -> None:
     found = decided(**given)
 
     assert (type(expected), expected) == (type(found), found)

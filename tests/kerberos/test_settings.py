@@ -4,7 +4,6 @@ Settings from existing deployments, from the chart, and with mistakes.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from kerberos_sidecar.settings import (
     load_settings,
 )
 from sidecar_runtime.errors import Problem, SettingsError
+from tests import Facts
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
@@ -35,7 +35,7 @@ def problems_of(**environ: str) -> list[Problem]:
     return raised(SettingsError, load_settings, EXAMPLE | environ).problems
 
 
-def several(*items: dict[str, Any]) -> str:
+def several(*items: Facts) -> str:
     return json.dumps(items)
 
 

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
@@ -19,9 +19,10 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import About, Outcome, Readiness, waits_for_holder
 from sidecar_runtime.metrics import Metric
 from sidecar_runtime.settings import CommonSettings, load
+from tests import Facts
 from tests.support.machine.clocks import Clock
 
-Event = dict[str, Any]
+Event = Facts
 Step = Outcome | BaseException | Callable[[Fence], Outcome]
 
 CHANGED = Outcome("changed", "r1", {"files_published": 1})
@@ -106,7 +107,7 @@ class Script:
         self,
         *steps: Step,
         ready: Readiness = Readiness("r1", 1_700_000_000.0, None),  # noqa: B008 - immutable
-        details: dict[str, object] | None = None,
+        details: Facts | None = None,
     ) -> None:
         self._steps = list(steps)
         self._ready = ready
@@ -137,7 +138,7 @@ class Script:
     def readiness(self) -> Readiness:
         return self._ready
 
-    def details(self) -> dict[str, object]:
+    def details(self) -> Facts:
         return self._details
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.errors import SidecarError, json_text
+from tests import Facts
 from tests.runtime.recording import handlers_kept
 from tests.support.machine.pipes import unread_pipe
 
@@ -30,7 +31,7 @@ def stream() -> io.StringIO:
     return io.StringIO()
 
 
-def lines(stream: io.StringIO) -> list[dict[str, object]]:
+def lines(stream: io.StringIO) -> list[Facts]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
@@ -25,6 +25,7 @@ from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.loop import Idle, Loop, Pace, Running, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
+from tests import Deed
 from tests.runtime.recording import (
     ABOUT,
     CHANGED,
@@ -72,9 +73,7 @@ class Run:
         """Run until the script is over."""
         assert self() == EXIT_DONE
 
-    def until(
-        self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)
-    ) -> None:
+    def until(self, results: int, act: Deed = lambda: send(signal.SIGTERM)) -> None:
         """
         Run until `act`, called from another thread after that many cycles, ends the
         loop.
@@ -84,7 +83,7 @@ class Run:
         self.until_stopped()
         thread.join()
 
-    def when_idle(self, results: int, act: Callable[[], object]) -> threading.Thread:
+    def when_idle(self, results: int, act: Deed) -> threading.Thread:
         """Run `act` in another thread once that many cycles are recorded."""
 
         def wait() -> None:

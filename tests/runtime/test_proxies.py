@@ -5,6 +5,7 @@ Which requests go through a proxy, here and in programs that are not ours.
 import pytest
 
 from sidecar_runtime import proxies
+from tests import Texts
 
 PROXY = "http://proxy.example:3128"
 
@@ -22,7 +23,7 @@ PROXY = "http://proxy.example:3128"
     ],
 )  # fmt: skip
 def test_the_proxy_depends_on_the_scheme_and_on_exceptions(
-    scheme: str, environ: dict[str, str], proxy: str | None
+    scheme: str, environ: Texts, proxy: str | None
 ) -> None:
     assert proxy == proxies.proxy_for(scheme, "s3.example", 443, environ)
 

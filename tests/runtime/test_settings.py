@@ -27,6 +27,7 @@ from sidecar_runtime.settings import (
     setting,
     without_password,
 )
+from tests import Facts
 from tests.support.raising import raised
 
 PREFIX = "BOX_SYNC_"
@@ -269,9 +270,7 @@ ADDRESSES = {
         (bind_address, ADDRESSES),
     ],
 )
-def test_parses_allowed_values(
-    parse: Callable[[str], object], values: dict[str, object]
-) -> None:
+def test_parses_allowed_values(parse: Callable[[str], object], values: Facts) -> None:
     assert values == {text: parse(text) for text in values}
 
 

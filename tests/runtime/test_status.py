@@ -30,6 +30,7 @@ from sidecar_runtime.http.status import (
     status,
 )
 from sidecar_runtime.metrics import Metrics
+from tests import Facts
 from tests.runtime.recording import ABOUT, READY, WAITING, Script
 from tests.support.machine.clocks import Clock
 
@@ -122,7 +123,7 @@ def test_all_facts_are_html_escaped(health: Health) -> None:
     problem = SidecarError(HOSTILE, HOSTILE, HOSTILE)
     health.record(Outcome("changed", "", {HOSTILE: HOSTILE}), 0.5)
     health.record(Outcome("failed", "", {HOSTILE: HOSTILE}, problem), 0.5)
-    details: dict[str, object] = {
+    details: Facts = {
         HOSTILE: HOSTILE,
         "map": {HOSTILE: HOSTILE},
         "list": [HOSTILE],

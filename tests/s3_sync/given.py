@@ -11,6 +11,7 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials, Prepare
 from sidecar_runtime.fence import Fence
+from tests import Facts
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
 GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
@@ -42,7 +43,7 @@ def config(**changes: Any) -> AwsConfig:
     Return botocore's configuration if only the region is configured, with changes.
     """
     unset = dict.fromkeys(("endpoint_url", "ca_bundle", "addressing_style"))
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "region": "us-east-1",
         "use_fips": False,
         "use_dualstack": False,

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from s3_sync.s3.client import ATTEMPTS
 from s3_sync.volume import StagingFolder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.snapshots import Snapshots
-from tests import Texts
+from tests import Plant, Texts
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
@@ -474,7 +473,7 @@ def test_a_lost_record_loosens_no_brake(
     s3: FakeS3,
     process: Process,
     settings: Texts,
-    damage: Callable[[Path], object],
+    damage: Plant,
 ) -> None:
     names = tuple(f"{number:02}.py" for number in range(HARMLESS_FILES + 2))
     put(s3, 1, names)

@@ -167,12 +167,6 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
-
-
-@pytest.fixture(scope="module")
 def s3() -> Iterator[FakeS3]:
     with FakeS3() as s3:
         yield s3

@@ -12,10 +12,11 @@ from s3_sync.settings import load_settings
 from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
+from tests import Facts
 
 SOURCE = "s3://bucket/dags/"
 R7 = Published("r7", "r7", "r7", 0, "", 1700000000.5, 3)
-GOOD: dict[str, object] = {
+GOOD: Facts = {
     "revision": "r1", "aim": "r1", "name": "r1", "missing": 0, "fallback": "",
     "published_at": 1700000000.5, "files": 3, "damaged": 0, "added": 1, "changed": 0, "deleted": 0,
     "source": SOURCE, "kind": "listing", "layout": "in-place",

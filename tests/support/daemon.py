@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from tests import Texts
+from tests import Facts, Given, Texts
 from tests.support.forks import Forked, start
 from tests.support.ledger.seen import Witness
 from tests.support.machine.clocks import forget_clock
@@ -26,7 +26,7 @@ VENV_BIN = Path(sys.executable).parent
 S3_SYNC = VENV_BIN / "s3-sync"
 
 T = TypeVar("T")
-Event = dict[str, Any]
+Event = Facts
 Settings = dict[str, str | None]
 """Variables; None removes a variable that would be set."""
 
@@ -100,7 +100,7 @@ class SidecarProcess:
     def __init__(
         self,
         program: Path,
-        environment: Mapping[str, str | None],
+        environment: Given,
         home: Path,
         arguments: Sequence[str] = (),
     ) -> None:
@@ -432,7 +432,7 @@ class Daemon(SidecarProcess):
         target: Path,
         key_path: str = "",
         interval: str = "1h",
-        settings: Mapping[str, str | None] | None = None,
+        settings: Given | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         """

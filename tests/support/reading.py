@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from tests import Facts
 from tests.support import revisions
 
 
 @contextmanager
-def reading(total: dict[str, Any], link: Path, retain_seconds: float) -> Iterator[None]:
+def reading(total: Facts, link: Path, retain_seconds: float) -> Iterator[None]:
     """
     Run two processes of `tests.support.revisions` during a `with` statement, and add
     their results to the total.

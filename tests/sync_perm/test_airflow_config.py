@@ -16,7 +16,7 @@ from sync_perm.airflow_config import (
     parse_url,
 )
 from sync_perm.database import mysql_tls
-from tests import Texts
+from tests import Facts, Texts
 from tests.support.raising import raised
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -112,9 +112,7 @@ CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
         ({"ssl_ca": "/ca.pem", "ssl_mode": "REQUIRED"}, {**CA, "verify_mode": False}),
     ],
 )
-def test_tls_of_mysql_is_as_strict_as_airflows(
-    given: dict[str, object], expected: dict[str, object]
-) -> None:
+def test_tls_of_mysql_is_as_strict_as_airflows(given: Facts, expected: Facts) -> None:
     assert {"ssl": expected} == mysql_tls(given)
 
 

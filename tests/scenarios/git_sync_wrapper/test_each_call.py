@@ -6,7 +6,6 @@ With `--full` at every call; otherwise at a few, which a seed draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from tests.support.each_call.drawing import KINDS, at_each_call
 from tests.support.each_call.stage import Life, Stage
 from tests.support.git.git_sync import GIT_SYNC, GitSite, git_site
 from tests.support.revisions import make_revision
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def open_wrapper(stage: Stage, site: GitSite) -> Life:

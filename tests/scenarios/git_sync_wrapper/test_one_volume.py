@@ -8,10 +8,10 @@ import fcntl
 import os
 import random
 import shutil
-from typing import Any
 
 import pytest
 
+from tests import Facts
 from tests.conftest import Counts
 from tests.support.git.git_repository import Files
 from tests.support.git.git_sync import GitSite
@@ -39,7 +39,7 @@ def test_readers_see_only_whole_trees_while_pods_and_git_sync_are_killed(
         "GIT_SYNC_WRAPPER_RETAIN_FOR": f"{RETAIN_SECONDS}s",
     }
     pods = [here.publish(**settings) for _ in range(PODS)]
-    seen: dict[str, Any] = {}
+    seen: Facts = {}
     number = 1
     while seen.get("trees", 0) < counts.tree_reads // 2:
         with reading(seen, here.link, RETAIN_SECONDS):

@@ -4,20 +4,12 @@ A crash or an error at each call with which the kerberos sidecar publishes a cca
 With `--full` at every call; otherwise at a few, which a seed draws.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.each_call.drawing import KINDS, at_each_call
 from tests.support.each_call.stage import Life, Stage
 from tests.support.kerberos.site import Site
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def open_sidecar(stage: Stage, site: Site) -> Life:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import Plant
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.scenarios.kerberos.test_secrets import child_of
 from tests.support.kerberos.formats import entry, keytab
@@ -21,7 +22,7 @@ from tests.support.waiting import wait_until
 Fault = Callable[[Site], object]
 
 
-def be(kind: Callable[[Path], object]) -> Fault:
+def be(kind: Plant) -> Fault:
     """As KERBEROS_KEYTAB names a folder, or the kubelet makes one for a subPath."""
     return lambda site: (site.keytab.unlink(), kind(site.keytab))
 

@@ -11,6 +11,7 @@ from kerberos_sidecar.cycle import KerberosSidecar
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.fence import Fence
+from tests import Facts
 from tests.support.kerberos.kdc import run_client
 from tests.support.kerberos.site import Site, several
 from tests.support.machine.clocks import set_clock
@@ -23,7 +24,7 @@ def calls_per_ticket(here: Site, principals: list[str]) -> float:
     """
     Return how many functions a cycle calls for each principal, while all are due.
     """
-    entries: list[dict[str, object]] = [
+    entries: list[Facts] = [
         {"principal": one, "ccache": f"{here.ccache}-{one}"} for one in principals
     ]
     given = here.settings(**several(*entries)).items()

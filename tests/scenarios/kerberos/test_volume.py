@@ -5,13 +5,14 @@ A full, closed or hanging volume, foreign files, and damage by consumers.
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests import Facts, Plant
 from tests.support.kerberos.formats import SABOTAGE, entry, keytab
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, assert_tells, failure, with_ccaches
@@ -179,13 +180,13 @@ def of_root(path: Path) -> None:
     path.chmod(0o600)
 
 
-def link_to(name: str) -> Callable[[Path], object]:
+def link_to(name: str) -> Plant:
     """Link to another file of the folder, which exists or not."""
     return lambda path: path.symlink_to(name)
 
 
 KEYTAB = keytab(entry())
-FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
+FOREIGN: dict[str, tuple[Plant, str]] = {
     "keytab": (lambda path: path.write_bytes(KEYTAB), "is a keytab"),
     "unreadable keytab": (of_root, "cannot be read"),
     "text": (lambda path: path.write_text("[libdefaults]\n"), "not a ccache"),
@@ -201,7 +202,7 @@ ALWAYS = ("keytab", "folder")
 """What is not overwritten either after it has taken the place of our ccache."""
 
 
-def contents(folder: Path) -> dict[str, object]:
+def contents(folder: Path) -> Facts:
     """Return what is in a folder, except what the sidecar stages there."""
     return {
         name: state

@@ -3,12 +3,12 @@ Fixtures of the s3-sync scenarios: servers, a target, daemons that end with the 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests import Facts, Given
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import FakeSts
 from tests.support.aws.fake_s3 import FakeS3
@@ -32,7 +32,7 @@ class StartDaemon:
 
     def __call__(
         self,
-        settings: Mapping[str, str | None] | None = None,
+        settings: Given | None = None,
         *,
         s3: FakeS3 | None = None,
         target: Path | None = None,
@@ -40,7 +40,7 @@ class StartDaemon:
         arguments: tuple[str, ...] = (),
         wrapper: tuple[str, ...] = (),
     ) -> Daemon:
-        options: dict[str, Any] = {"interval": interval, "arguments": arguments}
+        options: Facts = {"interval": interval, "arguments": arguments}
         daemon = daemon_for(
             s3 or self._s3, target or self._target, settings=settings, **options
         )

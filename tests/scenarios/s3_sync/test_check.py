@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import Texts
+from tests import Given, Plant, Texts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import IDENTITY_ARN, FakeSts
@@ -42,7 +42,7 @@ Check = Callable[..., str]
 def check(start: StartDaemon) -> Check:
     """A function that runs a check, which must exit with the given code."""
 
-    def run(code: int, settings: Mapping[str, str | None] | None = None) -> str:
+    def run(code: int, settings: Given | None = None) -> str:
         daemon = start(settings, arguments=("check",))
         end = daemon.wait_for_exit(30)
         text = daemon.log()
@@ -175,7 +175,7 @@ def test_reports_files_that_do_not_fit_and_a_volume_that_takes_an_empty_one_only
     ],
 )
 def test_reports_a_target_that_the_daemon_cannot_use(
-    check: Check, target: Path, said: str, name: str, block: Callable[[Path], object]
+    check: Check, target: Path, said: str, name: str, block: Plant
 ) -> None:
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     block(target / name)

@@ -1,12 +1,11 @@
 """Promises of the README that no other scenario shows, each by a daemon of its own."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import Texts
+from tests import Plant, Texts
 from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import replace_body
@@ -251,7 +250,7 @@ def write(path: Path) -> None:
     path.write_bytes(b"theirs")
 
 
-KINDS: dict[str, Callable[[Path], object]] = {
+KINDS: dict[str, Plant] = {
     "a folder of others": lambda path: write(path / "theirs"),
     "a folder of bytecode": lambda path: write(path / "__pycache__/x.pyc"),
     "an empty folder": lambda path: path.mkdir(),

@@ -2,13 +2,13 @@
 Fixtures for the sync-perm scenarios: real Airflow, real databases, and supervisors.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from tests import Texts
+from tests import Given, Texts
 from tests.scenarios.sync_perm.standin import StandIn, small
 from tests.support.airflow.databases import (
     PASSWORD,
@@ -171,9 +171,7 @@ def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:
     """
     started: list[SyncPerm] = []
 
-    def start_one(
-        database: Database | None, settings: Mapping[str, str | None] | None = None
-    ) -> SyncPerm:
+    def start_one(database: Database | None, settings: Given | None = None) -> SyncPerm:
         home = folder / f"supervisor{len(started)}"
         daemon = SyncPerm(airflow, database.url if database else None, home, settings)
         started.append(daemon)

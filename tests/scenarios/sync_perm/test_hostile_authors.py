@@ -15,6 +15,7 @@ from sync_perm.airflow_config import parse_url
 from sync_perm.compare import DEFAULT_ROLES, RESOURCES, unfit_id
 from sync_perm.database import Database as Connection
 from sync_perm.tables import MOST_BYTES, Reader
+from tests import Facts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import StandIn, add_dag, small
 from tests.support.airflow.databases import Database, MariaDb, Postgres
@@ -124,7 +125,7 @@ def test_names_of_airflow_as_dag_and_as_role_change_no_permission_of_airflow(
         copy_template(database, name)
     before = of_all_dags(database)
     chosen: list[Any] = [{"id": one, "permissions": ["can_edit"]} for one in told]
-    given: dict[str, Any] = {one: {} for one in roles}
+    given: Facts = {one: {} for one in roles}
     file = tmp_path / "roles.yaml"
     file.write_text(json.dumps({"roles": given | {"chooser": {"dags": chosen}}}))
 

@@ -23,6 +23,7 @@ import psycopg2
 import pymysql
 import pytest
 
+from tests import Facts
 from tests.support.program import Program, own_port, start_server
 
 USER = "airflow"
@@ -415,7 +416,7 @@ def run_server(server: Server) -> Iterator[Any]:
         yield server
 
 
-def _as_other_user() -> dict[str, Any]:
+def _as_other_user() -> Facts:
     if os.getuid() != 0:
         return {}
     return {"user": SYSTEM_USER, "group": "nogroup", "extra_groups": []}

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from tests import Given
 from tests.support.airflow.installed import Airflow
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.forks import Command
@@ -32,7 +33,7 @@ class SyncPerm(SidecarProcess):
         airflow: Airflow,
         url: str | None,
         home: Path,
-        settings: Mapping[str, str | None] | None = None,
+        settings: Given | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         """

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from tests import Deed
 from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.aws.s3_refusals import error_answer, signature_problem
 from tests.support.http.loopback import Answer, Exchange, Fault, Match, Request
@@ -47,7 +48,7 @@ class WritableS3(FakeS3):
         super().__init__(bucket)
         self.conditions: Conditions = "obeyed"
         self.between: Callable[[Request], object] = lambda request: None
-        self.on_write: Callable[[], object] = lambda: None
+        self.on_write: Deed = lambda: None
         self._deleted: set[str] = set()
         self._writing = threading.RLock()
 

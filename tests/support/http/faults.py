@@ -8,6 +8,7 @@ Faults that are specific to S3 (its error documents, redirects) are in
 from collections.abc import Callable
 from dataclasses import replace
 
+from tests import Deed
 from tests.support.http.loopback import Answer, Exchange, Fault, framed
 
 
@@ -18,7 +19,7 @@ def answer_with(answer: Answer) -> Fault:
     return lambda exchange: exchange.send(answer)
 
 
-def first(action: Callable[[], object]) -> Fault:
+def first(action: Deed) -> Fault:
     """
     Run the action, then answer normally: a change between two requests.
     """

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import Facts
 from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client
 from tests.support.machine.users import as_user
@@ -180,7 +181,7 @@ def failure(
     return daemon.wait_for_event("cycle_failed", timeout_seconds, after=after)
 
 
-def several(*entries: dict[str, object]) -> Settings:
+def several(*entries: Facts) -> Settings:
     """
     Return the settings of one sidecar for several principals.
     """

@@ -10,16 +10,18 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import Facts
+
 STRANGER = 4321
 """A uid that no test runs as."""
 
 
-def state_of(folder: Path) -> dict[str, object]:
+def state_of(folder: Path) -> Facts:
     """
     Return what is below a folder, without following links: kinds, owners, content and
     times.
     """
-    found: dict[str, object] = {}
+    found: Facts = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         there = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(there.st_mode) else b""

@@ -5,12 +5,12 @@ A daemon with a scripted S3 server, the starting point of the behavior scenarios
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import Bodies, Facts
+from tests import Bodies, Facts, Given
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon, Event
 from tests.support.http.loopback import Fault, Match
@@ -38,7 +38,7 @@ def daemon_for(
     *,
     interval: str = "1h",
     arguments: tuple[str, ...] = (),
-    settings: Mapping[str, str | None] | None = None,
+    settings: Given | None = None,
 ) -> Daemon:
     """
     Describe a daemon that reads from a scripted server, without starting it.
@@ -131,9 +131,7 @@ class Running:
 
 
 @contextmanager
-def running(
-    target: Path, settings: Mapping[str, str | None] | None = None
-) -> Iterator[Running]:
+def running(target: Path, settings: Given | None = None) -> Iterator[Running]:
     """
     Run a daemon with a scripted server; after the first cycle, only SIGHUP triggers
     cycles.

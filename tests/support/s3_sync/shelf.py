@@ -9,6 +9,7 @@ from typing import Any
 
 from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key, write_pointer
 from s3_sync.release.signature import Signer
+from tests import Given
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.loopback import Request
@@ -84,7 +85,7 @@ class Shelf:
 def release_daemon(
     s3: FakeS3,
     target: Path,
-    settings: Mapping[str, str | None] | None = None,
+    settings: Given | None = None,
     *,
     interval: str = "1h",
 ) -> Daemon:

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import Bodies, Texts
+
 RESERVED = ".s3-sync"
 
 
 class Expectation(NamedTuple):
     """The files that come from the bucket, and the keys that cannot become files."""
 
-    files: dict[str, bytes]
+    files: Bodies
     """Relative path → content."""
-    skipped: dict[str, str]
+    skipped: Texts
     """Relative path of a key → reason."""
 
 
@@ -69,7 +71,7 @@ def _folders(path: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def read_tree(target: Path) -> dict[str, bytes]:
+def read_tree(target: Path) -> Bodies:
     """
     Return the files of a target except s3-sync's own: relative path → content.
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests import Facts
 from tests.chart.files import SNIPPETS, load
 from tests.chart.kubernetes import strict_complaints
 from tests.support.airflow.installed import Airflow
@@ -49,7 +50,7 @@ clusters: [{name: test, cluster: {server: "%s"}}]
 users: [{name: test, user: {}}]
 """
 
-Pod = dict[str, Any]
+Pod = Facts
 
 
 class KubernetesApi(LoopbackServer):
@@ -221,7 +222,7 @@ LEFT = {
 @pytest.fixture(scope="module", params=["2.11", "3"])
 def created(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+) -> Facts:
     """The pods of all cases, created in one process of Airflow."""
     if request.param != "2.11" and not request.config.getoption("--full"):
         pytest.skip("other versions of Airflow run with make test-full")
@@ -243,7 +244,7 @@ def test_the_hook_reads_what_s3_sync_writes(s3: FakeS3, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PINNED)
 def test_hook_pins_what_the_scheduler_has_and_changes_nothing_else(
-    created: dict[str, Any], name: str
+    created: Facts, name: str
 ) -> None:
     pod = created["pods"][name]
     given = created["cases"][name].template()
@@ -263,14 +264,14 @@ def test_hook_pins_what_the_scheduler_has_and_changes_nothing_else(
     assert [] == strict_complaints(pod)
 
 
-def environment_of(pod: Pod) -> dict[str, Any]:
+def environment_of(pod: Pod) -> Pod:
     (container,) = pod["spec"]["initContainers"]
     return {one["name"]: one for one in container["env"]}
 
 
 @pytest.mark.parametrize("name", LEFT)
 def test_hook_skips_an_unmatched_pod_and_logs_the_reason(
-    created: dict[str, Any], name: str
+    created: Facts, name: str
 ) -> None:
     given, reason = LEFT[name]
 

@@ -5,13 +5,14 @@ that another process plants are never followed.
 
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from tests import Plant
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
@@ -50,7 +51,7 @@ def top(target: Path) -> Path:
     return target / "current" if (target / "current").is_symlink() else target
 
 
-def instead(path: Path, make: Callable[[Path], object]) -> None:
+def instead(path: Path, make: Plant) -> None:
     """Replace a file or folder, if it is there, with something else."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -79,7 +80,7 @@ def linked_back(folder: Path) -> None:
     folder.symlink_to(own / folder.name)
 
 
-FILES: dict[str, Callable[[Path], object]] = {
+FILES: dict[str, Plant] = {
     "removed": Path.unlink,
     "folder removed": lambda path: shutil.rmtree(path.parent),
     "edited": lambda path: overwrite(path, b"print('B')\n"),
@@ -97,7 +98,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 }
 """What happens to a published file."""
 
-OWN: dict[str, Callable[[Path], object]] = {
+OWN: dict[str, Plant] = {
     "record removed": lambda own: (own / "published.json").unlink(),
     "record damaged": lambda own: (own / "published.json").write_bytes(b"nonsense"),
     "lists removed": lambda own: [path.unlink() for path in own.rglob("*managed")],

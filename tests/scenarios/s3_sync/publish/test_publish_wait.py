@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
+from tests import Deed
 from tests.scenarios.s3_sync.publish.site import A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.http.faults import answer_with, drip, first
@@ -45,7 +46,7 @@ def page(*rows: Mapping[str, str]) -> Fault:
     return says_json(200, {"dags": rows, "total_entries": 0})
 
 
-def meanwhile(airflow: FakeAirflow, change: Callable[[], object]) -> None:
+def meanwhile(airflow: FakeAirflow, change: Deed) -> None:
     """Change something before the next list of DAGs."""
     airflow.inject(first(change), of("/dags"), times=1)
 
