@@ -34,7 +34,11 @@ from tests import Facts
 from tests.runtime.recording import ABOUT, READY, WAITING, Script
 from tests.support.machine.clocks import Clock
 
-FAILED = Outcome("failed", why=SidecarError("access_denied", "may not", "allow it"))
+FAILED = Outcome(
+    "failed",
+    why=SidecarError("access_denied", "may not", "allow it"),
+    until=1.0,  # the next try has begun since
+)
 
 
 @pytest.fixture

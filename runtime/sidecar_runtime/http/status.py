@@ -64,11 +64,14 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     told = health.told(readiness)
     error = told.why
     published_at = readiness.published_at
+    now = time.time()
+    # What has begun is awaited no more.
+    is_ahead = told.until is not None and told.until > now
     return {
         "ready": readiness.ready,
         "alive": health.is_alive,
         "revision": readiness.revision or None,
-        "published_seconds_ago": published_at and round(time.time() - published_at, 1),
+        "published_seconds_ago": published_at and round(now - published_at, 1),
         "problem": readiness.problem and readiness.problem.message,
         "shortfall": readiness.shortfall or None,
         "result": health.cycles[0].outcome.result if health.cycles else None,
@@ -76,7 +79,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "error": error and error.message,
         "advice": error and (error.advice or None),
         "since": _iso(told.since),
-        "until": _iso(told.until),
+        "until": _iso(told.until) if is_ahead else None,
     }
 
 
