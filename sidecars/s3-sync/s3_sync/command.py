@@ -26,7 +26,7 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.readiness import Status, readiness_outside
 from s3_sync.reasons import is_of_one_release
 from s3_sync.release import read_trusted_keys
-from s3_sync.release.requested import Requested
+from s3_sync.release.request_socket import RequestSocket
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
@@ -95,7 +95,7 @@ class S3Sync:
         self.lock = TargetLock()
         self.status = Status(metrics)
         self.gate = make_gate(settings, metrics.gate)
-        self.asked = Requested(metrics.requested) if settings.answers else None
+        self.asked = RequestSocket(metrics.requested) if settings.answers else None
 
     def begin(self) -> Session:
         return Session(self)
@@ -300,7 +300,7 @@ class Session:
 
     async def _answer(
         self,
-        asked: Requested,
+        asked: RequestSocket,
         source: ReleaseSource,
         layout: SnapshotLayout,
         fence: Fence,

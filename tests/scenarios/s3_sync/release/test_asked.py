@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.requested import MOST_UNKNOWN, PERIOD_SECONDS
+from s3_sync.release.request_socket import MOST_UNKNOWN, PERIOD_SECONDS
 from sidecar_runtime.loop import Pace
 from tests import Bodies
 from tests.scenarios.s3_sync.conftest import StartDaemon

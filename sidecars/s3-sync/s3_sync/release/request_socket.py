@@ -48,7 +48,7 @@ OfRevision: TypeAlias = Callable[[str], bool]
 log = get_logger("asked")
 
 
-class Requested:
+class RequestSocket:
     """
     The requests of one volume's consumers: the listener's thread asks, the cycles'
     thread answers.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.requested import (
+from s3_sync.release.request_socket import (
     MOST,
     MOST_UNKNOWN,
     NAME,
     PERIOD_SECONDS,
-    Requested,
+    RequestSocket,
 )
 from sidecar_runtime import rate_limit
 from sidecar_runtime.errors import SidecarError
@@ -53,13 +53,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def asked(clock: Clock) -> Requested:
-    return Requested(counter())
+def asked(clock: Clock) -> RequestSocket:
+    return RequestSocket(counter())
 
 
 @pytest.mark.parametrize(("is_known", "most"), [(True, MOST), (False, MOST_UNKNOWN)])
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(
-    clock: Clock, asked: Requested, log: Log, *, is_known: bool, most: int
+    clock: Clock, asked: RequestSocket, log: Log, *, is_known: bool, most: int
 ) -> None:
     """
     Otherwise memory, the log and requests to the source would grow with the requests of
@@ -78,7 +78,7 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(
 
 
 def test_logs_again_only_what_has_changed_about_a_revision(
-    asked: Requested, log: Log
+    asked: RequestSocket, log: Log
 ) -> None:
     for reason in ("release_missing", "release_missing", "access_denied"):
         with asked.answering(AWAY):
@@ -93,7 +93,7 @@ def test_logs_again_only_what_has_changed_about_a_revision(
 
 
 @pytest.fixture
-def store(tmp_path: Path, asked: Requested) -> Iterator[int]:
+def store(tmp_path: Path, asked: RequestSocket) -> Iterator[int]:
     """A folder whose socket is served; it contains the revision THERE."""
     store = os.open(tmp_path, os.O_RDONLY)
     asked.follow(store, lambda name: name == THERE, lambda name: name == AWAY)
@@ -103,7 +103,7 @@ def store(tmp_path: Path, asked: Requested) -> Iterator[int]:
 
 
 def test_refuses_invalid_paths_and_requests_no_revision(
-    asked: Requested, store: int, tmp_path: Path
+    asked: RequestSocket, store: int, tmp_path: Path
 ) -> None:
     assert dict.fromkeys(HOSTILE, 404) == {
         path: ask_socket(tmp_path, path)[0] for path in HOSTILE
@@ -113,7 +113,7 @@ def test_refuses_invalid_paths_and_requests_no_revision(
 
 
 def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(
-    asked: Requested,
+    asked: RequestSocket,
 ) -> None:
     """The consumer gets the reason, and the next cycle fetches the other revisions."""
     for revision in (THERE, AWAY):
