@@ -110,7 +110,7 @@ def acquire(
     def blame() -> None:
         # What its deadline would say now: libkrb5 itself goes on for half a minute.
         if time.monotonic() - began > SILENCE_SECONDS:
-            staging.fence.blame = _explain(
+            staging.fence.blame = _reason_of_trace(
                 keytab, settings, trace.at_deadline(), trace, 0.0
             )
 
@@ -121,7 +121,7 @@ def acquire(
     if isinstance(answer, bytes):
         lockout.forget(staging.ccache, keytab)
         return _verify(answer, keytab.principal)
-    failed = _explain(keytab, settings, answer, trace, time.monotonic() - began)
+    failed = _reason_of_trace(keytab, settings, answer, trace, time.monotonic() - began)
     if failed.reason in reasons.COUNTED:
         note()
         failed.retry_within_seconds = (
@@ -238,7 +238,7 @@ class Trace(child.Kept):
         return [Said(int(code), said) for code, said in _RECEIVED.findall(str(self))]
 
 
-def _explain(
+def _reason_of_trace(
     keytab: Keytab, settings: Settings, said: Said, trace: Trace, after_seconds: float
 ) -> SidecarError:
     """

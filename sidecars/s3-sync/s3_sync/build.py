@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
-from s3_sync.names import digest_of, is_held, not_held
+from s3_sync.names import is_held, not_held, revision_of
 from s3_sync.plan import State, Work
 from s3_sync.published import PARTIAL
 from s3_sync.readiness import Status
@@ -380,8 +380,8 @@ def name_of(build: Build) -> str:
     held = build.fill.tree.files
     files = {path: file for path, file in held.items() if path not in build.gone}
     if build.missing:
-        return PARTIAL + digest_of(files)
+        return PARTIAL + revision_of(files)
     more = {p: file for p, file in files.items() if p not in build.state.files}
     if not more:
         return build.state.revision
-    return f"{build.state.revision}-{digest_of(more)}"
+    return f"{build.state.revision}-{revision_of(more)}"

@@ -287,12 +287,12 @@ class Sync:
             settle=(settling, left_seconds) if left_seconds else None,
             # The time of a listing that settles is not the time of a hold. Rests come
             # after hold_back, which adds to them; a recall asks for them, too.
-            brake=None if left_seconds else self._judge_deletions(state, fence),
+            brake=None if left_seconds else self._judge_mass_deletion(state, fence),
             refusal=self._builder.recall(state),
             resting=unread.resting,
         )
 
-    def _judge_deletions(self, state: State, fence: Fence) -> Hold:
+    def _judge_mass_deletion(self, state: State, fence: Fence) -> Hold:
         """
         Return why a listing that lacks too many files is held back, and for how long.
 

@@ -27,8 +27,8 @@ from s3_sync.names import (
     Content,
     Files,
     compile_filter,
-    digest_of,
     folders_of,
+    revision_of,
     sha256_of,
     skip_reason_of,
 )
@@ -393,7 +393,7 @@ def join_pages(pages: Iterable[Page], prefix: str) -> State:
         # without releases, it is an ordinary file
         skipped[prefix + POINTER] = "release"
     # What has, or may have, a file on disk; however the store orders and cuts it.
-    return State(digest_of(files, kept), files, skipped, frozenset(kept))
+    return State(revision_of(files, kept), files, skipped, frozenset(kept))
 
 
 def listing_invalid(message: str) -> SourceError:

@@ -137,9 +137,10 @@ def not_held(paths: Iterable[str], files: Files, held: Files) -> list[str]:
     return [path for path in paths if not is_held(held.get(path), files[path])]
 
 
-def digest_of(files: Files, more: Iterable[str] = ()) -> str:
+def revision_of(files: Files, more: Iterable[str] = ()) -> str:
     """
-    Return a short digest of all paths, ETags and sizes, and of other paths.
+    Return the name of files: a short digest of all paths, ETags and sizes, and of other
+    paths.
     """
     named = [
         f"{path}\0{file.etag}\0{file.size_bytes}"

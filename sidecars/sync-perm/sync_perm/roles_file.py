@@ -480,7 +480,7 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     """
     # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
     chosen = {
-        one: _choose(one, tables)
+        one: _select_dags(one, tables)
         for role in document.roles.values()
         for one in role.selections
     }
@@ -533,7 +533,7 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     return Difference(frozenset(items), {}, size, tuple(notes), asked=asked)
 
 
-def _choose(selection: Selection, tables: Tables) -> list[str]:
+def _select_dags(selection: Selection, tables: Tables) -> list[str]:
     """
     Return the DAGs that a selection includes.
     """
