@@ -66,7 +66,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     published_at = readiness.published_at
     now = time.time()
     # What has begun is awaited no more.
-    is_ahead = told.until is not None and told.until > now
+    is_ahead = (told.until or 0.0) > now
     return {
         "ready": readiness.ready,
         "alive": health.is_alive,

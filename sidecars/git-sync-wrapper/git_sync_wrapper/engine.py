@@ -328,9 +328,12 @@ class Engine:
                 if _ANNEX.match(_pointer(path, top, row)):
                     lacks[path] = "needs git-annex, which git-sync does not run"
         fields = b""
-        has_attributes = any(path.endswith(ATTRIBUTES) for path in rows)
         # Nearly no repository has filters, and to ask git costs as much as 200 files.
-        if has_attributes or options.git_config or options.sparse_checkout_file:
+        if (
+            options.git_config
+            or options.sparse_checkout_file
+            or any(path.endswith(ATTRIBUTES) for path in rows)
+        ):
             with suppress(GitFailed):
                 said = self._git.ask(
                     ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"],

@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import NamedTuple
 
 from git_sync_wrapper.http_request import send
@@ -119,6 +120,7 @@ def webhook(options: Options) -> list[Hook]:
     """
     if not options.webhook_url:
         return []
+    import_module("urllib3")  # no hook waits for it
     expected = options.webhook_success_status  # 0 or less: any status
 
     def run(commit: str, _: str, __: Fence) -> None:
