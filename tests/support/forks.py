@@ -216,5 +216,5 @@ def _become(outputs: Sequence[int], command: list[str], environment: Texts) -> N
 
 if __name__ == "__main__":
     _serve(socket.socket(fileno=0))
-    left = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    sys.exit(len(left))
+    # how many are left over
+    sys.exit(len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))

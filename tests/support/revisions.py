@@ -30,8 +30,6 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests import Bodies
-
 END = {signal.SIGTERM}
 POD_PAUSE_SECONDS = 0.05
 """The pause between two passes in a pod, which leaves CPU time for other processes."""
@@ -41,7 +39,7 @@ PAUSE_SECONDS = 0.001
 """The pause between two trees, which leaves CPU time for the daemon."""
 
 
-def make_revision(number: int) -> Bodies:
+def make_revision(number: int) -> dict[str, bytes]:
     """
     Return the files of a revision; between revisions, paths appear, vanish, become
     folders.
