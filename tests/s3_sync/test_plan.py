@@ -45,7 +45,7 @@ def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
 # --- what a cycle has to do
 
 ONE = Held("one", 1, 2, 3, 4)
-R1 = State("r1", {"a": Entry("a", "one", 1), "b": Entry("b", "one", 1)})
+R1 = State("r1", {"a": Entry("a", "one", 1), "b": Entry("b", "one", 1)}, is_whole=True)
 SHOWN = Published("r1", "r1", "r1", published_at=1.0, files=2)
 FILES = {"a": ONE, "b": ONE}
 BOTH = There(FILES, FILES, SHOWN, is_ready=True)

@@ -162,10 +162,14 @@ class Session:
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome
 
-    def _run(self, volume: Volume, fence: Fence) -> str:
+    def _run(self, volume: Volume, fence: Fence, *, is_over: bool = False) -> str:
         """
         Let git-sync run; return the commit that is checked out. A failure that repeats
         may come from the repository here: then it runs again, from an empty one.
+
+        Args:
+            is_over: Whether it has started over in this cycle: once is enough, whoever
+                pushes meanwhile.
         """
         engine = self._parts.engine
         runs = self._parts.metrics.runs
@@ -175,12 +179,12 @@ class Session:
             runs("error").inc()
             failed = volume.failed(error.reason)
             asked = engine.asked(fence) if failed.is_suspicious else ""
-            if not starts_over(failed, asked):
+            if is_over or not starts_over(failed, asked):
                 volume.note(error.reason, failed.tried)
                 raise
             volume.note(error.reason, asked)
             engine.start_over()
-            return self._run(volume, fence)
+            return self._run(volume, fence, is_over=True)
         runs("success").inc()
         volume.note()
         return commit

@@ -169,7 +169,7 @@ REASONS = {
         "that has its program."
     ),
     "hook_failed": Reason(
-        "Check the hook's output in the log. It is repeated; a one-shot waits for success."
+        "Check the hook's output in the log. A daemon repeats it; a one-shot fails with it."
     ),
     "link_blocked": Reason(LINK_ADVICE),
     "private_folder_failed": Reason(

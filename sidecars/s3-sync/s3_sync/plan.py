@@ -125,9 +125,6 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     # Another revision is work even without a difference: the record has to name it.
     if published is None or not there.is_ready or published.aim != state.revision:
         return Work(gone)
-    # A release never changes, nor does the snapshot that has its name.
-    if state.is_whole and published.name == state.revision and not gone:
-        return Done()
     # A change is a different ETag or size; times are never compared.
     left = not_held(state.files, state.files, there.intact)
     # As many are missing as the record says, and nothing stands in for a refused state.

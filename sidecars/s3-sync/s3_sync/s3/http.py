@@ -197,6 +197,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
             return
         self._heard_at = self._loop.time()
+        exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
         exchange.framing_bytes += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
@@ -217,10 +218,6 @@ class Connection(asyncio.BufferedProtocol):
                 )
             self.is_usable = False
             exchange.end(error)
-        if not exchange.waiter.done():
-            exchange.limit.reschedule(
-                min(self._heard_at + IDLE_SECONDS, exchange.ends_at)
-            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
