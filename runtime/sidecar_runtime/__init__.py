@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 __version__ = "0.3.0"
 # Where the build says that the files of the repository are; a path without it, because
@@ -24,9 +23,14 @@ DOCS = os.environ.get("SIDECAR_DOCS", "")
 # The commit of the build.
 REVISION = os.environ.get("SIDECAR_REVISION", "unknown")
 
-# The signals that came before the loop: Python drops what a handler raises in a weak
-# reference's callback, so the loop looks here.
-HEEDED: list[int] = []
+# A parent may have closed a stream (`>&-`): the next file would get its number.
+for stream in ("stdin", "stdout", "stderr"):
+    if getattr(sys, stream) is None:
+        setattr(sys, stream, open(os.devnull, "r+"))  # noqa: SIM115 - for the process
+
+# A pipe with the number of each signal that has a handler, as a byte. The loop reads
+# those of before, too: Python drops what a handler raises in a weak reference's callback.
+SIGNALS_READ, SIGNALS_WRITE = os.pipe()
 
 
 def begin_process(end: Callable[[int], object] = os._exit) -> None:
@@ -47,21 +51,15 @@ def begin_process(end: Callable[[int], object] = os._exit) -> None:
             temporary folders are removed and children are killed.
     """
 
-    def heed(code: int, number: int, _: object) -> None:
-        HEEDED.append(number)
-        end(code)
-
     # What imports make is never garbage, and the search for it is a tenth of a start.
     gc.disable()
     is_command = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
+    os.set_blocking(SIGNALS_WRITE, False)
+    signal.set_wakeup_fd(SIGNALS_WRITE, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, partial(heed, 128 + number if is_command else 0))
+        signal.signal(number, lambda n, _: end(128 + n if is_command else 0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A parent may have ignored it (`trap '' CHLD`), and then no child can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # A parent may have closed a stream (`>&-`): a file of the volume would get its number.
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - for the process
     with suppress(ValueError):  # a hard limit of 0, which only root can raise
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

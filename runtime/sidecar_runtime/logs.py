@@ -149,8 +149,7 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # APScheduler logs every trigger at INFO; the line of the cycle contains more.
-    for chatty in ("apscheduler", "asyncio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("apscheduler").setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -2,11 +2,12 @@
 Runs cycles: decides when the next one starts, what its end means, and when the process
 stops.
 
-The main thread decides (:class:`Loop`). Signal handlers, the trigger (APScheduler) and
-the thread that runs cycles only put events into its queue.
+The main thread decides (:class:`Loop`). The threads that hear signals and run cycles,
+and the trigger (APScheduler), only put events into its queue.
 """
 
 import gc
+import os
 import random
 import signal
 import sys
@@ -19,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
 
-from sidecar_runtime import HEEDED
+import sidecar_runtime
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Standing
@@ -29,10 +30,8 @@ from sidecar_runtime.rate_limit import RateLimit
 from sidecar_runtime.settings import CommonSettings
 
 STACK_CALLS = 20
-# The longest that the main thread waits at once. Python runs signal handlers in it, and
-# notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
-# So late it also tells a slow cycle and ends a one-shot, if nothing happens meanwhile.
-NOTICE_SECONDS = 1.0
+# How often a running cycle is looked at: whether it is slow, and which step it is at.
+LOOK_SECONDS = 1.0
 
 log = get_logger("sidecar")
 
@@ -268,9 +267,8 @@ class Loop:
                 raised it.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
-        for early in HEEDED:
-            self._events.put(signal.Signals(early))
+            signal.signal(number, lambda *_: None)  # without one, no byte is written
+        threading.Thread(target=self._hear, name="signals", daemon=True).start()
         try:
             while self._state is not None:
                 # However often something happens meanwhile.
@@ -279,7 +277,9 @@ class Loop:
                 state = self._state
                 if isinstance(state, Running) and time.monotonic() >= state.slow_at:
                     self._tell_slow(state)
-                left = min(state.until - time.monotonic(), NOTICE_SECONDS)
+                left = min(state.until, self._give_up_at) - time.monotonic()
+                if isinstance(state, Running):
+                    left = min(left, LOOK_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -294,6 +294,17 @@ class Loop:
             self._revoke()
             if self._scheduler is not None:
                 self._scheduler.shutdown(wait=False)
+
+    def _hear(self) -> None:
+        """
+        Put the signals that arrive, or arrived before, into the queue.
+
+        Python runs handlers in the main thread, and notices a signal that arrives right
+        before a wait at its end (once in 1,500 SIGTERMs): hence bytes, and a thread of
+        its own for them.
+        """
+        while number := os.read(sidecar_runtime.SIGNALS_READ, 1):
+            self._events.put(signal.Signals(number[0]))
 
     def _report(self, finished: Finished) -> None:
         """
@@ -313,7 +324,7 @@ class Loop:
         match event:
             case signal.SIGHUP | "wake":
                 self._ask(event)
-            case signal.Signals():
+            case signal.SIGTERM | signal.SIGINT:
                 self._revoke()
                 self._state = None
             case "tick" if isinstance(state, Idle) and state.is_regular:

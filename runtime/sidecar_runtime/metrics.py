@@ -65,8 +65,9 @@ class Registry:
         if self._client is None:
             return UNREAD
         make = getattr(self._client, kind.title())
-        names = (*self._constant, *labels)
-        metric = make(name, text, names, registry=self.exposed, **more)
+        metric = make(
+            name, text, (*self._constant, *labels), registry=self.exposed, **more
+        )
         self.metrics[name] = metric
         return metric
 

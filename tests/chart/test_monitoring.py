@@ -83,8 +83,11 @@ def test_every_alert_is_listed_and_has_a_firing_and_a_silent_promtool_test() -> 
 def test_every_expression_names_existing_metrics_of_ours() -> None:
     told = [rule["expr"] for rule in (*rules(), *rules("slo-rule.yaml"))]
     dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
-    panels = dashboard["panels"]
-    told += [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    told += [
+        target["expr"]
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    ]
     known = {*first_column(metric_tables())}
     ours = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in DOCUMENTED)])
     named = {name for expr in told for name in re.findall(rf"\b(?:{ours})\w+", expr)}

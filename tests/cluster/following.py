@@ -45,5 +45,6 @@ class Followed(ExitStack):
         """
         Return the JSON lines of a log.
         """
-        text = (self._folder / name).read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        return [
+            json.loads(line) for line in (self._folder / name).read_text().splitlines()
+        ]

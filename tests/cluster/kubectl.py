@@ -73,9 +73,9 @@ class Pod:
 
     @property
     def is_ready(self) -> bool:
-        conditions = self.manifest["status"].get("conditions", [])
         return any(
-            (one["type"], one["status"]) == ("Ready", "True") for one in conditions
+            (one["type"], one["status"]) == ("Ready", "True")
+            for one in self.manifest["status"].get("conditions", [])
         )
 
     @property

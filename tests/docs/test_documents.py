@@ -101,9 +101,13 @@ def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
 
 def test_no_file_claims_a_home_that_only_the_build_knows() -> None:
     home = r"https?://[[:alnum:]_.-]+/[[:alnum:]_-]*airflow-sidecars"
-    command = ["git", "grep", "--extended-regexp", home]
 
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "grep", "--extended-regexp", home],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
 
     nothing = 1
     assert (nothing, "") == (found.returncode, found.stdout + found.stderr)

@@ -2,6 +2,6 @@
 Fixtures for the tests of the runtime.
 """
 
-from tests.runtime.recording import clock, fence, log
+from tests.runtime.recording import clock, fence, handlers_restored, log
 
-__all__ = ["clock", "fence", "log"]
+__all__ = ["clock", "fence", "handlers_restored", "log"]

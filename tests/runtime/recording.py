@@ -72,6 +72,19 @@ def log() -> Iterator[Log]:
         yield Log(stream)
 
 
+@pytest.fixture(autouse=True)
+def handlers_restored(log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The loop of a process ends with it, and leaves its log, signal handlers and pipe."""
+    read, write = os.pipe()
+    monkeypatch.setattr("sidecar_runtime.SIGNALS_READ", read)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    yield
+    os.close(signal.set_wakeup_fd(-1))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
 @pytest.fixture
 def fence() -> Fence:
     """A fence that is not revoked."""

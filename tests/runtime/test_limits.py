@@ -10,14 +10,14 @@ import pytest
 from sidecar_runtime.errors import GaveUp
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from tests.runtime.recording import CHANGED, Log
+from tests.runtime.recording import CHANGED
 from tests.runtime.test_loop import DENIED, RESTING, SETTLING, run, send
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> None:
+def test_ends_with_the_failure_that_reaches_the_limit(limit: int) -> None:
     """A wait between them is neither a failure nor a success."""
     one = run(*[DENIED] * (limit - 1), SETTLING, *[DENIED] * 9, max_failures=limit)
 
@@ -25,7 +25,7 @@ def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> N
     assert limit + 1 == one.sidecar.cycles
 
 
-def test_a_one_shot_gives_up_in_time_also_if_it_is_asked_without_end(log: Log) -> None:
+def test_a_one_shot_gives_up_in_time_also_if_it_is_asked_without_end() -> None:
     def cycle(fence: Fence) -> Outcome:
         for _turn in range(60):
             one.loop.wake()
@@ -38,7 +38,7 @@ def test_a_one_shot_gives_up_in_time_also_if_it_is_asked_without_end(log: Log) -
 
 
 def test_a_cycle_that_ends_is_a_heartbeat_also_if_it_has_failed(
-    log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar_runtime.health.monotonic", clock)
 
@@ -54,7 +54,7 @@ def test_a_cycle_that_ends_is_a_heartbeat_also_if_it_has_failed(
 
 
 def test_is_alive_until_the_next_cycle_is_a_minute_later_than_it_may_be(
-    log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar_runtime.health.monotonic", clock)
     one = run(CHANGED, timeout_seconds=600.0)

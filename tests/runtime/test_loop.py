@@ -10,7 +10,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
@@ -124,16 +123,6 @@ def hear(log: Log, number: signal.Signals) -> None:
         "the signal is heard",
         step_seconds=0,
     )
-
-
-@pytest.fixture(autouse=True)
-def handlers_restored(log: Log) -> Iterator[None]:
-    """The loop of a process ends with it, and leaves its log and signal handlers."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 # --- when cycles run

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import botocore.session
 from botocore.retries import standard
 
+import sidecar_runtime
 from sidecar_runtime import aws, begin_process
 from tests import ROOT, Texts
 
@@ -202,6 +203,7 @@ def _become(outputs: Sequence[int], command: list[str], environment: Texts) -> N
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = command
+    sidecar_runtime.SIGNALS_READ, sidecar_runtime.SIGNALS_WRITE = os.pipe()
     begin_process()
     program, *arguments = command
     if arguments[:1] not in ([], ["check"]):

@@ -307,8 +307,9 @@ PLACES = {
 
 def metadata(*, roles: Iterable[str] = (), grants: Iterable[Grant] = ()) -> Tables:
     permissions = VIEWS | permissions_of(*PLACES)
-    dags = dict.fromkeys(PLACES)
-    found = tables(dags, roles=roles, grants=grants, permissions=permissions)
+    found = tables(
+        dict.fromkeys(PLACES), roles=roles, grants=grants, permissions=permissions
+    )
     return replace(found, places=PLACES)
 
 

@@ -330,8 +330,7 @@ class TargetLock:
         if self._fd is not None and is_at(name, dir_fd, self._fd):
             return True
         self.release()
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o664, dir_fd=dir_fd)
         with ExitStack() as stack:
             stack.callback(os.close, fd)
             # one that was removed between both calls is nobody's lock

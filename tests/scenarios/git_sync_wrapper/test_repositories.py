@@ -53,8 +53,10 @@ def test_adds_moves_and_removes_submodules_with_the_commits(here: GitSite) -> No
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
     assert ".gitmodules" not in here.files()
     newer = here.server.repository("moved.git").commit({"lib.py": "lib = 2\n"})
-    url = here.server.url("moved.git")
-    here.wait_until_shown(here.repository.commit_submodule("lib", url, newer), wrapper)
+    here.wait_until_shown(
+        here.repository.commit_submodule("lib", here.server.url("moved.git"), newer),
+        wrapper,
+    )
     assert [] == wrapper.find_events("cycle_failed"), "no run remembers a URL"
     here.wait_until_shown(
         here.repository.commit({"lib": None, ".gitmodules": None}), wrapper

@@ -31,8 +31,9 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
             gateway.heal()
             gateway.inject(first(barrier.wait), is_write("current.json"), times=2)
             prefix = f"{number // 2}/"
-            url = f"s3://{bucket}/{prefix}"
-            won, lost = race(publisher, tmp_path, str(number), url)
+            won, lost = race(
+                publisher, tmp_path, str(number), f"s3://{bucket}/{prefix}"
+            )
             got = store.client().get_object(Bucket=bucket, Key=f"{prefix}current.json")
             version = json.loads(got["Body"].read())["version"]
 

@@ -59,8 +59,9 @@ def filled(server: S3Server) -> Bucket:
     place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
     big = bucket.objects["dags/big.bin"] = os.urandom(5 << 20)
     part = client.upload_part(**place, PartNumber=1, Body=big)
-    parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
-    client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
+    client.complete_multipart_upload(
+        **place, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    )
     return bucket
 
 
@@ -81,8 +82,11 @@ def test_syncs_every_kind_of_object_that_a_server_accepts(
             ("dags/big.bin", "dags/copy of big.bin"),
             ("dags/a.py", "dags/copied.py"),
         ):
-            source = {"Bucket": filled.name, "Key": old}
-            server.client().copy_object(Bucket=filled.name, Key=new, CopySource=source)
+            server.client().copy_object(
+                Bucket=filled.name,
+                Key=new,
+                CopySource={"Bucket": filled.name, "Key": old},
+            )
             filled.objects[new] = filled.objects[old]
         filled.delete("dags/a.py")
         filled.put("dags/A.py", b"# other\n")
