@@ -18,7 +18,6 @@ import pytest
 from s3_sync.holds import HARMLESS_FILES
 from s3_sync.journal import Journal
 from s3_sync.s3.client import ATTEMPTS
-from s3_sync.volume import StagingFolder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.snapshots import Snapshots
 from tests import Plant, Texts
@@ -277,34 +276,39 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     assert int(before) < int((shown / "a.py").stat().st_mtime)
 
 
-def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("settings", "place", "error"),
+    [
+        (
+            {"S3_SYNC_SETTLE": "1h"},
+            "s3_sync.volume.StagingFolder.open",
+            OSError(errno.EROFS, "Read-only file system"),
+        ),
+        (
+            {"S3_SYNC_FSYNC": "true"},
+            "s3_sync.tree.sync_folder",
+            OSError(errno.EIO, "Input/output error"),
+        ),
+    ],
+    ids=["while a state waits", "though nothing is left to do"],
+)
+def test_a_repair_that_the_volume_refuses_or_may_not_keep_is_told(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Texts,
+    place: str,
+    error: OSError,
 ) -> None:
     shown = synced(s3, process, KEYS)
     process.stop()
     (shown / NAMES[1]).unlink()
-    put(s3, 2, NAMES[:1])
-    process.start(KEYS | {"S3_SYNC_SETTLE": "1h"})
-    monkeypatch.setattr(
-        StagingFolder,
-        "open",
-        Mock(side_effect=OSError(errno.EROFS, "Read-only file system")),
-    )
+    if "S3_SYNC_SETTLE" in settings:
+        put(s3, 2, NAMES[:1])
+    process.start(KEYS | settings)
+    monkeypatch.setattr(place, Mock(side_effect=error))
 
-    assert "Read-only" in raised(SidecarError, process.cycle).message
-
-
-def test_a_repair_that_the_volume_may_not_keep_is_told_though_nothing_is_left_to_do(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = synced(s3, process, KEYS)
-    process.stop()
-    (shown / NAMES[1]).unlink()
-    process.start(KEYS | {"S3_SYNC_FSYNC": "true"})
-    lost = OSError(errno.EIO, "Input/output error")
-    monkeypatch.setattr("s3_sync.tree.sync_folder", Mock(side_effect=lost))
-
-    assert "Input/output" in raised(SidecarError, process.cycle).message
+    assert str(error.strerror) in raised(SidecarError, process.cycle).message
 
 
 def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_waits(

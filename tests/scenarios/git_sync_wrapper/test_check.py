@@ -41,6 +41,7 @@ def test_check_accepts_git_sync_s_flags_and_changes_nothing_beside_a_wrapper(
 
     assert f"other is {commit}" in said
     assert f"{here.root}/elsewhere" in said
+    assert [".git-sync", ".snapshots", here.link.name] == before
     assert before == sorted(os.listdir(here.root))
     assert wrapper.is_running()
 

@@ -106,6 +106,9 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
         ours("kerberos_keytab_kvno"),
         ours("kerberos_ticket_lifetime_seconds"),
     ]
+    told = daemon.status()["details"]
+    assert {"principal", "keytab", "kvno", "ends_at"} <= told[str(here.ccache)].keys()
+    assert {"last_error", "advice"} <= told[str(other)].keys()
 
 
 @pytest.mark.parametrize(

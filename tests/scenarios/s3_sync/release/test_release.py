@@ -12,7 +12,7 @@ from tests.support.airflow.asking import STORE
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.faults import replace_body
-from tests.support.http.loopback import Match, Request
+from tests.support.http.loopback import Request
 from tests.support.s3_sync.shelf import (
     RELEASE,
     Shelf,
@@ -70,17 +70,19 @@ def test_an_empty_volume_costs_three_requests_and_each_poll_one(
 
 
 @pytest.mark.parametrize(
-    ("match", "reason"),
-    [(is_manifest, "release_invalid"), (is_bundle, "bundle_corrupt")],
+    ("path", "reason"),
+    # The first fits only without the path of the target.
+    [("/".join(["x" * 212] * 19), "release_invalid"), ("a.py", "bundle_corrupt")],
+    ids=["path", "bundle"],
 )
 def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
-    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin, match: Match, reason: str
+    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin, path: str, reason: str
 ) -> None:
     daemon = begin(INTERVAL="0.2").until_synced()
     good = shelf.current
     assert good is not None
-    s3.inject(replace_body(lambda body: bytes(len(body))), match)
-    shelf.publish({"a.py": b"bad\n"})
+    s3.inject(replace_body(lambda body: bytes(len(body))), is_bundle)
+    shelf.publish({path: b"bad\n"})
     waits = set()
     for _ in range(6):  # the backoff alone would be up to twelve seconds
         seen = len(daemon.events)
