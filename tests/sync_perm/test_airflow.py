@@ -87,19 +87,24 @@ def test_a_command_that_is_not_airflow_is_a_settings_error(
 
 
 @pytest.mark.parametrize(
-    ("end", "expected"), [("kill -9 $$", "signal 9"), ("sleep 9", "killed after 0.1 s")]
+    ("end", "expected"),
+    [
+        ("kill -9 $$", "signal 9"),
+        ("sleep 9", "killed after 1 s"),
+        ("""echo '{"failed": "a command said secret-word"}'""", "a command said ***"),
+    ],
 )
 def test_a_python_that_tells_nothing_is_not_taken_for_one_without_airflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, expected: str
 ) -> None:
     """As without memory, or with next to no CPU."""
-    monkeypatch.setattr("sync_perm.airflow.COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr("sync_perm.airflow.COMMAND_SECONDS", 1)
     site = Site(tmp_path)
     python = write_python(tmp_path, end)
     site.write("", f"#!{python}")
 
     told = f"leads to {site.command}, whose Python failed: {expected}"
-    assert told in refusal(site)
+    assert told in refusal(site, MY_PASSWORD="secret-word")
 
 
 def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(

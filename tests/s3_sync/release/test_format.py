@@ -33,8 +33,8 @@ from tests.support.s3_sync.releases import ABSENT, make_release
 from tests.support.s3_sync.signing import Key
 
 NAMES = (
-    "é", "e\u0301", "ß", "SS", "ﬁ", "😀", "\U0010ffff", "\ufffd", "\u2028", "\u202e", "\ufeff",
-    "İ", " ", "a b", "\x7f", "\\", '"', "'", "[", "{", ",", "%2e", "#", "~x", "A", "a", "a.",
+    "é", "e\u0301", "ß", "😀", "\U0010ffff", "\u2028", "\ufeff",
+    "İ", " ", "\x7f", "\\", '"', "{", "%2e", "A", "a", "a.",
     "a..", "...", ".airflowignore", ".S3-SYNCED", "CON", "nul.py", "x" * 252, "ü" * 126, "NaN",
 )  # fmt: skip
 

@@ -77,14 +77,10 @@ def plant_unreadable(path: Path, _: Canary) -> None:
     path.chmod(0)
 
 
-def plant_rubbish(path: Path, _: Canary) -> None:
-    path.write_bytes(bytes(range(256)) * 300)
-
-
-KINDS: dict[str, Callable[[Path, Canary], None]] = {
+KINDS: dict[str, Callable[[Path, Canary], object]] = {
     **PLANTS,
     "unreadable file": plant_unreadable,
-    "rubbish": plant_rubbish,
+    "rubbish": lambda path, _: path.write_bytes(bytes(range(256)) * 300),
     "link to a repository": lambda path, canary: path.symlink_to(
         canary.folder / "repository/.git"
     ),

@@ -224,10 +224,6 @@ def unnamed(text: str, ccaches: dict[str, Path]) -> list[str]:
     ]
 
 
-def put_away(path: Path) -> None:
-    path.rename(path.with_name(f"away {path.name}"))
-
-
 def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
     folder = here.ccache.parent
     (folder / "canary").write_bytes(KEYTAB)
@@ -255,7 +251,7 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
     assert before == contents(folder)
     assert asked == here.kdc.requests()
     for path in ccaches.values():
-        put_away(path)
+        path.rename(path.with_name(f"away {path.name}"))
     # Nothing is lost: `touch` and a killed `kinit` leave such files.
     for kind, content in {"text": b"", "pipe": b"\5\4", "folder": b"\5\3\0\0"}.items():
         ccaches[kind].write_bytes(content)

@@ -9,21 +9,13 @@ resource → its prefix and actions; `resources`, name → the resource of each 
 import json
 import sys
 from importlib import import_module
-from typing import Any
-
-
-def find_permissions() -> Any:
-    """
-    Return the module that FAB's security manager asks.
-    """
-    try:
-        return import_module("airflow.providers.fab.www.security.permissions")
-    except ImportError:
-        return import_module("airflow.security.permissions")
-
 
 if __name__ == "__main__":
-    of_fab = find_permissions()
+    # The module that FAB's security manager asks.
+    try:
+        of_fab = import_module("airflow.providers.fab.www.security.permissions")
+    except ImportError:
+        of_fab = import_module("airflow.security.permissions")
     kinds = of_fab.RESOURCE_DETAILS_MAP
     names = {text for text in vars(of_fab).values() if isinstance(text, str)}
     names = {text for text in names if len(text) < 64 and text.isprintable()}

@@ -189,14 +189,3 @@ def delete_permission(database: Database, action: str, resource: str) -> None:
         )
         with suppress(*_OUTRUN):
             database.query("DELETE FROM ab_permission_view WHERE id = %s", (found,))
-
-
-def add_null_row(database: Database) -> None:
-    """
-    Add a permission without a resource, as two concurrent runs of Airflow 2 do.
-    """
-    database.query(
-        "INSERT INTO ab_permission_view (id, permission_id, view_menu_id)"
-        " VALUES (%s, (SELECT id FROM ab_permission WHERE name = 'can_read'), NULL)",
-        (new_id(database, "ab_permission_view"),),
-    )

@@ -151,12 +151,12 @@ class Runs:
         file.
         """
 
-        def is_there() -> bool:
-            return bool(
-                self.ask("GET", f"/dags/{DAG_ID}")["description"] == description
-            )
-
-        wait_until(is_there, f"the description {description}", PATIENCE_SECONDS, 0.2)
+        wait_until(
+            lambda: self.ask("GET", f"/dags/{DAG_ID}")["description"] == description,
+            f"the description {description}",
+            PATIENCE_SECONDS,
+            0.2,
+        )
 
     def unpause(self) -> None:
         self.ask("PATCH", f"/dags/{DAG_ID}", {"is_paused": False})

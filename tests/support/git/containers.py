@@ -63,7 +63,8 @@ def main() -> int:
     if command == "words":
         _serve_words(*rest)
     if command == "ps":
-        sys.stdout.write("".join(f"{name}\n" for name in _alive(state)))
+        alive = [path for path in state.glob("*/pid") if _first(path)]
+        sys.stdout.write("".join(f"{path.parent.name}\n" for path in alive))
     if command == "inspect":
         sys.stdout.write(f"{_address(rest[-1])}\n")
     if command in ("kill", "pause", "unpause"):
@@ -143,10 +144,6 @@ def _listens(address: str, port: int) -> bool:
         f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X} 00000000:0000 0A"
     )
     return here in Path("/proc/net/tcp").read_text()
-
-
-def _alive(state: Path) -> list[str]:
-    return [path.parent.name for path in state.glob("*/pid") if _first(path)]
 
 
 def _first(path: Path) -> int:

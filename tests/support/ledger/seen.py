@@ -59,11 +59,6 @@ def _metrics(sidecar: Documented) -> Mapping[str, Metric]:
 
 
 @cache
-def _text_of_test(file: str) -> str:
-    path = ROOT / file
-    return path.read_text() if path.is_file() else ""
-
-
 class Ledger:
     """
     The names that this process of the run has seen.
@@ -133,8 +128,8 @@ class Witness:
             LEDGER.add(self._name, "command", f"{words[0]} {word}")
         if (sidecar := self._sidecar) is None:
             return
-        file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
-        text = _text_of_test(file)
+        path = ROOT / os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+        text = path.read_text() if path.is_file() else ""
         for name in changed_settings(sidecar.settings, sidecar.prefix, environment):
             if name in text:
                 LEDGER.add(self._name, "setting", name)
