@@ -323,17 +323,19 @@ def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_wa
     assert process.is_ready
 
 
-def test_the_record_counts_the_files_that_are_missing(
+def test_the_record_of_a_partial_state_counts_what_is_missing_and_keeps_its_time(
     s3: FakeS3, process: Process
 ) -> None:
-    shown = synced(s3, process, KEYS)
-    put(s3, 2)
+    record = synced(s3, process, KEYS) / ".s3-sync/published.json"
+    at = json.loads(record.read_text())["published_at"]
+    put(s3, 2, NAMES[1:])
     for name in NAMES[1:]:
         s3.inject(DENIED, is_get(f"dags/{name}"))
 
     process.cycle()
 
-    assert 2 == json.loads((shown / ".s3-sync/published.json").read_text())["missing"]
+    found = json.loads(record.read_text())
+    assert (2, at) == (found["missing"], found["published_at"])
 
 
 @pytest.mark.parametrize(

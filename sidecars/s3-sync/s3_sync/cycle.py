@@ -22,7 +22,7 @@ from s3_sync.plan import (
     kept_paths,
     without_clashes,
 )
-from s3_sync.published import Published, now
+from s3_sync.published import UNFINISHED, Published, now
 from s3_sync.readiness import readiness
 from s3_sync.reasons import Failures, failure
 from s3_sync.tree import AT_ONCE, INSPECTIONS, Build, Tree
@@ -393,7 +393,7 @@ class Sync:
         """
         fence.wait(0)  # what is not recorded is counted by the next cycle
         record = self._record
-        before = record.published
+        before = record.published or Published(name=UNFINISHED)
         tree = self._layout.shown
         # Against what was recorded last, and not against the last cycle: a change that
         # took several cycles is counted once, when it is over.
@@ -401,7 +401,7 @@ class Sync:
         numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
         # With files missing, it is no revision of the source. The aim is one all the
         # same: the next cycle tells by it that nothing newer is there.
-        said = (before or Published())._replace(
+        said = before._replace(
             revision="" if build.missing else build.state.revision,
             aim=build.fallback or build.state.revision,
             name=build.name,
@@ -411,7 +411,9 @@ class Sync:
             damaged=0,
             sequences=build.state.sequences,
         )
+        is_new = before.name == UNFINISHED or said.revision not in ("", before.revision)
         if any(numbers.values()):  # otherwise those of the last publish stay
+            is_new = True
             said = said._replace(**numbers)
             files = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
@@ -425,9 +427,9 @@ class Sync:
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
         self._remember(tree)
-        # The same again, such as repairs alone, keeps its time: alerts look at its age.
-        # A record that the volume refused keeps it, too.
-        if said != before:
+        # Alerts look at the age of what is published: repairs alone do not change it, nor
+        # does a partial state without a new file, or a record that the volume refused.
+        if is_new:
             said = said._replace(published_at=now())
         if said != before or not record.is_written:
             record.write(fence, said)
