@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
+from typing import Any
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.gate_verdict import Judge
@@ -222,8 +224,13 @@ class Session:
             volume.record_refusal(commit, fence)
             accepted = ""
         if accepted:
+            # The same again, such as a repair, was published before.
             self._publish_accepted(
-                accepted, volume, fence, fallback=commit if refusal else ""
+                accepted,
+                volume,
+                fence,
+                fallback=commit if refusal else "",
+                kept={"published_at": published.published_at} if is_same else {},
             )
             self._judge.note(refusal)
             self._inspection.problem = ""
@@ -242,10 +249,19 @@ class Session:
         )
 
     def _publish_accepted(
-        self, commit: str, volume: Volume, fence: Fence, *, fallback: str
+        self,
+        commit: str,
+        volume: Volume,
+        fence: Fence,
+        *,
+        fallback: str,
+        kept: Mapping[str, Any],
     ) -> None:
         """
         Publish the commit that is checked out and accepted.
+
+        Args:
+            kept: What its record keeps.
         """
         parts = self._parts
         engine = parts.engine
@@ -257,7 +273,7 @@ class Session:
             facts["unfiltered"] = unfiltered[: snapshot.NAMED_PATHS]
             log.warning("filter_missing", revision=commit, paths=facts["unfiltered"])
         engine.keep(commit)
-        volume.show(build, facts, fence, fallback=fallback)
+        volume.show(build, {**facts, **kept}, fence, fallback=fallback)
         log.info(
             "commit_published",
             revision=commit,

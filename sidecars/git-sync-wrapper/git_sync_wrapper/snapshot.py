@@ -257,7 +257,7 @@ class Published(NamedTuple):
         commit: Its hash; empty if nothing is published.
         name: The snapshot that the link shows.
         made_by: The flags that affect its files; empty if not recorded.
-        published_at: Unix time.
+        published_at: Unix time; None if nothing is published.
         fallback: The refused commit that this one replaces; empty if this is no
             fallback.
         repo: The repository it was published from, for display; empty if not recorded.
@@ -365,7 +365,7 @@ def read_record(name: str, store: int) -> Published:
     return Published(
         commit,
         name,
-        published_at=at if is_time else None,
+        published_at=at if is_time else found.st_mtime,
         facts={key: record[key] for key in FACTS if key in record},
         **said,
     )
