@@ -140,6 +140,8 @@ class Session:
         source = ReleaseSource if settings.source_kind == "release" else ListingSource
         self._source = source(settings, open_client(settings, sidecar.status.metrics))
         self._sync: Sync | None = None
+        # Whether what was open is not at its path any more, and nothing is opened since.
+        self._is_lost = False
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -213,11 +215,11 @@ class Session:
         settings = sidecar.settings
         try:
             with fence:
-                if self._sync is not None and not self._is_ours(self._sync.parts):
-                    log.warning("target_reopened", path=settings.dest_path)
-                    self.leave()
                 if self._sync is not None:
-                    return self._sync
+                    if self._is_ours(self._sync.parts):
+                        return self._sync
+                    self._is_lost = True
+                    self.leave()
                 volume = open_volume(
                     settings.dest_path,
                     sidecar.lock,
@@ -225,6 +227,9 @@ class Session:
                     fsync=settings.fsync,
                 )
                 sync = self._join(volume)
+            if self._is_lost:
+                self._is_lost = False
+                log.warning("target_reopened", path=settings.dest_path)
             sync.take_over(fence)
         except BaseException as error:
             self.leave()
