@@ -72,9 +72,11 @@ def unknown(names: Iterable[str]) -> None:
         say("??", "settings", f"{name}: {why}")
 
 
-def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
+def try_folder(
+    name: str, path: str, *, needs_symlinks: bool, needed_bytes: int = TRIED_BYTES
+) -> None:
     """
-    Print that a folder is writable or can be created.
+    Print that a folder is writable or can be created, and has room for so much.
 
     Nothing is left behind, also if the check is killed while it waits for the disk:
     what it writes has no name then.
@@ -87,7 +89,7 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
         folder = nearest_folder(path)
         with TemporaryFile(dir=folder, prefix=".check-") as file:
             take_flock(file.fileno())
-            file.write(bytes(TRIED_BYTES))  # a full volume still takes an empty file
+            file.write(bytes(needed_bytes))  # a full volume still takes an empty file
             file.flush()
             os.fsync(file.fileno())
         if needs_symlinks:

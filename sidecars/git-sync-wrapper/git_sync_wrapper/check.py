@@ -26,6 +26,9 @@ from sidecar_runtime.checks import (
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
+# The least that git-sync needs for another commit.
+COMMIT_BYTES = 1 << 20
+
 
 def run(settings: Settings, names: Iterable[str], options: Options) -> int:
     """
@@ -95,7 +98,9 @@ def check_root(options: Options) -> bool:
     Check that the volume is writable; print what the link shows.
     """
     try:
-        try_folder("root", options.root, needs_symlinks=True)
+        try_folder(
+            "root", options.root, needs_symlinks=True, needed_bytes=COMMIT_BYTES
+        )
     except SidecarError as error:
         return fail("root", error)
     shown = find_published(options)
