@@ -262,7 +262,9 @@ class KerberosSidecar:
         name = revision(self._accounts)
         counts = {"tickets_acquired": turn.acquired}
         result: Result = "changed" if turn.acquired else "unchanged"
-        done = Outcome(result, name, counts)
+        next_seconds = min(one.wait_seconds() for one in self._accounts)
+        wait_seconds = max(FLOOR_SECONDS, next_seconds)
+        done = Outcome(result, name, counts, until=time.time() + wait_seconds)
         if not errors:
             return done
         told = together(errors)
@@ -272,14 +274,9 @@ class KerberosSidecar:
         if self._settings.one_shot and is_kept:
             log.warning("ticket_kept", **told.log_fields())
             return done
-        wait_seconds = max(
-            FLOOR_SECONDS, min(one.wait_seconds() for one in self._accounts)
-        )
         # An error that is only remembered is no further failure: it waits for its turn.
         if not turn.has_failed:
-            return Outcome(
-                "waiting", name, counts, why=told, until=time.time() + wait_seconds
-            )
+            return replace(done, result="waiting", why=told)
         # Exactly then: each principal has had its own backoff.
         told.retry_within_seconds = wait_seconds
         told.retry_after_seconds = wait_seconds
