@@ -83,9 +83,8 @@ class Outcome:
         counts: Numbers of changes, by name with unit, for the log line and the status
             page. Of a partial cycle that changed nothing, all are 0.
         why: What it waits for, lacks or failed with.
-        until: The Unix time when a wait ends, unless something happens before; of a
-            success, when the sidecar starts the next cycle itself. None or infinite if
-            nobody knows.
+        until: The Unix time when a wait ends, unless something happens before; None or
+            infinite if nobody knows.
         is_enough: Whether a one-shot may end all the same.
 
     Raises:
@@ -226,11 +225,7 @@ class Health:
 
     @property
     def next_cycle_in_seconds(self) -> float:
-        seconds = self._next_cycle_at - monotonic()
-        last = self.standing
-        if last.why is None and last.until is not None:
-            seconds = min(seconds, last.until - time.time())
-        return max(0.0, seconds)
+        return max(0.0, self._next_cycle_at - monotonic())
 
     def told(self, readiness: Readiness) -> Standing:
         """

@@ -262,9 +262,7 @@ class KerberosSidecar:
         name = revision(self._accounts)
         counts = {"tickets_acquired": turn.acquired}
         result: Result = "changed" if turn.acquired else "unchanged"
-        next_seconds = min(one.wait_seconds() for one in self._accounts)
-        wait_seconds = max(FLOOR_SECONDS, next_seconds)
-        done = Outcome(result, name, counts, until=time.time() + wait_seconds)
+        done = Outcome(result, name, counts)
         if not errors:
             return done
         told = together(errors)
@@ -274,9 +272,14 @@ class KerberosSidecar:
         if self._settings.one_shot and is_kept:
             log.warning("ticket_kept", **told.log_fields())
             return done
+        wait_seconds = max(
+            FLOOR_SECONDS, min(one.wait_seconds() for one in self._accounts)
+        )
         # An error that is only remembered is no further failure: it waits for its turn.
         if not turn.has_failed:
-            return replace(done, result="waiting", why=told)
+            return Outcome(
+                "waiting", name, counts, why=told, until=time.time() + wait_seconds
+            )
         # Exactly then: each principal has had its own backoff.
         told.retry_within_seconds = wait_seconds
         told.retry_after_seconds = wait_seconds

@@ -98,7 +98,6 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
     )
     revision = daemon.get("/readyz").json()["revision"]
     assert revision.startswith("until 2") and acquired["ends_at"] not in revision
-    assert daemon.status()["next_cycle_in_seconds"] < 8, "a ticket is due before"
     keytab.unlink()
     other.unlink()
     wait_until(lambda: its("kerberos_keytab_kvno") == 0, "no key is left")
