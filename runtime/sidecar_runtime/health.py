@@ -224,7 +224,7 @@ class Health:
         return self.crash.why is None and self.beat_age_seconds < self._limit_seconds
 
     @property
-    def next_cycle_in_seconds(self) -> float:
+    def next_cycle_within_seconds(self) -> float:
         return max(0.0, self._next_cycle_at - monotonic())
 
     def told(self, readiness: Readiness) -> Standing:

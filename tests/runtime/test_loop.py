@@ -152,7 +152,7 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     one.until(1)
 
     left_seconds = one.settings.interval_seconds - 100.0
-    assert left_seconds - 10.0 < one.health.next_cycle_in_seconds <= left_seconds
+    assert left_seconds - 10.0 < one.health.next_cycle_within_seconds <= left_seconds
 
 
 @pytest.mark.parametrize("is_silent", [False, True])

@@ -242,7 +242,7 @@ def test_json_has_the_documented_keys(
         **body,
         "published_at": "2023-11-14T22:13:20.000+00:00",
         "consecutive_failures": 1,
-        "next_cycle_in_seconds": 12.3,
+        "next_cycle_within_seconds": 12.3,
         "docs": docs,
         "details": {},
     } == {name: facts[name] for name in facts if name != "cycles"}
