@@ -18,7 +18,6 @@ import pytest
 from s3_sync.holds import HARMLESS_FILES
 from s3_sync.journal import Journal
 from s3_sync.s3.client import ATTEMPTS
-from s3_sync.volume import StagingFolder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.snapshots import Snapshots
 from tests import Plant, Texts
@@ -277,34 +276,30 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     assert int(before) < int((shown / "a.py").stat().st_mtime)
 
 
-def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failing", "version", "settings"),
+    [
+        ("s3_sync.volume.StagingFolder.open", 2, {"S3_SYNC_SETTLE": "1h"}),
+        ("s3_sync.tree.sync_folder", 1, {"S3_SYNC_FSYNC": "true"}),
+    ],
+    ids=["a state waits", "nothing is left to do"],
+)
+def test_a_repair_that_the_volume_does_not_take_is_told_all_the_same(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    version: int,
+    settings: Texts,
 ) -> None:
     shown = synced(s3, process, KEYS)
     process.stop()
     (shown / NAMES[1]).unlink()
-    put(s3, 2, NAMES[:1])
-    process.start(KEYS | {"S3_SYNC_SETTLE": "1h"})
-    monkeypatch.setattr(
-        StagingFolder,
-        "open",
-        Mock(side_effect=OSError(errno.EROFS, "Read-only file system")),
-    )
+    put(s3, version, NAMES[:1])
+    process.start(KEYS | settings)
+    monkeypatch.setattr(failing, Mock(side_effect=OSError(errno.EIO, "it fails")))
 
-    assert "Read-only" in raised(SidecarError, process.cycle).message
-
-
-def test_a_repair_that_the_volume_may_not_keep_is_told_though_nothing_is_left_to_do(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = synced(s3, process, KEYS)
-    process.stop()
-    (shown / NAMES[1]).unlink()
-    process.start(KEYS | {"S3_SYNC_FSYNC": "true"})
-    lost = OSError(errno.EIO, "Input/output error")
-    monkeypatch.setattr("s3_sync.tree.sync_folder", Mock(side_effect=lost))
-
-    assert "Input/output" in raised(SidecarError, process.cycle).message
+    assert "it fails" in raised(SidecarError, process.cycle).message
 
 
 def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_waits(
@@ -326,16 +321,16 @@ def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_wa
 def test_the_record_of_a_partial_state_counts_what_is_missing_and_keeps_its_time(
     s3: FakeS3, process: Process
 ) -> None:
-    record = synced(s3, process, KEYS) / ".s3-sync/published.json"
-    at = json.loads(record.read_text())["published_at"]
+    shown = synced(s3, process, KEYS)
+    at = process.readiness.published_at
     put(s3, 2, NAMES[1:])
     for name in NAMES[1:]:
         s3.inject(DENIED, is_get(f"dags/{name}"))
 
     process.cycle()
 
-    found = json.loads(record.read_text())
-    assert (2, at) == (found["missing"], found["published_at"])
+    assert 2 == json.loads((shown / ".s3-sync/published.json").read_text())["missing"]
+    assert at == process.readiness.published_at
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,7 @@ exit 3"""
 
 
 def test_check_fails_where_no_commit_has_room(here: GitSite) -> None:
-    with small_volume(here.root, "2m") as volume:
-        (volume / "big").write_bytes(bytes(1500 << 10))
-
+    with small_volume(here.root, "512k"):
         assert "FAIL  root           target_full" in check(here, code=3)
 
 

@@ -10,7 +10,7 @@ import pytest
 from git_sync_wrapper import work_folder
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with
-from tests.support.http.loopback import Answer, Exchange
+from tests.support.http.loopback import Answer
 
 ERRORS = 'git_sync_wrapper_runs_total{result="error",sidecar="git-sync-wrapper"}'
 
@@ -47,22 +47,6 @@ def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
     first = wrapper.wait_for_event("cycle_failed", after=seen)
     removed = wrapper.wait_for_event("repository_removed", after=seen)
     assert first["timestamp"] < removed["timestamp"], "it failed once before"
-
-
-def test_starts_over_once_in_a_cycle_whoever_pushes_meanwhile(here: GitSite) -> None:
-    wrapper = here.publish()
-    here.repository.commit_submodule("lib", here.server.url("missing.git"), "1" * 40)
-
-    def push(exchange: Exchange) -> None:
-        here.repository.commit({"a.py": ""})
-        exchange.send(exchange.good())
-
-    here.server.inject(push, match=lambda request: "missing" in request.path)
-    for _ in range(3):
-        wrapper.sync()
-
-    removed = wrapper.find_events("repository_removed")
-    assert 1 < len(removed) <= len(wrapper.find_events("cycle_failed"))
 
 
 def test_what_a_kill_leaves_of_a_removed_repository_is_where_a_start_sweeps(
