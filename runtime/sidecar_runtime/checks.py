@@ -134,7 +134,7 @@ def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
     except SidecarError as error:
         return fail("gate", error)
     say("ok", "gate", f"{name}: tried without the source, which only a daemon judges")
-    if refusal is not None:
+    if refusal:
         say(
             "??",
             "",

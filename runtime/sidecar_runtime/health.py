@@ -250,7 +250,7 @@ class Health:
         last = before[0].outcome if before else None
         why = outcome.why
         # its traceback would keep everything that the cycle held
-        if why is not None:
+        if why:
             why = SidecarError(why.reason, why.message, why.advice)
             outcome = replace(outcome, why=why)
         is_same = self.standing.reason == outcome.reason

@@ -276,7 +276,7 @@ def test_a_one_shot_whose_revision_is_refused_keeps_its_interval(
     waits = unstarted(monkeypatch, one_shot=True)
 
     refused = waits._wait_seconds(REFUSED)
-    assert refused is not None and refused > 600
+    assert refused and refused > 600
     assert QUICK.waiting_retry_seconds == waits._wait_seconds(
         Outcome("partial", "r1", why=DENIED)
     )

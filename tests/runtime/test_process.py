@@ -104,7 +104,7 @@ def run(body: str) -> tuple[int, list[Facts]]:
 def code_at(number: signal.Signals, program: str, *arguments: str) -> int:
     """Return the exit code of a program that gets a signal when it is ready."""
     with start(program, *arguments) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert process.stdout and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
         process.send_signal(number)
         return process.wait(60)
@@ -152,7 +152,7 @@ def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
     body = "begin_logs(settings_of(), []); return daemon(crash_beside)"
     log: dict[str, Facts] = {}
     with start(PROGRAM.format(body=body)) as process:
-        assert process.stdout is not None
+        assert process.stdout
         while not {"http_listening", "thread_crashed"} <= log.keys():
             line = json.loads(process.stdout.readline())
             log[line["event"]] = line

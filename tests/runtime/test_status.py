@@ -64,7 +64,7 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
     except SidecarError as error:
         health.record(Outcome("failed", why=error), 0.1)
 
-    assert health.standing.why is not None
+    assert health.standing.why
     assert (None, None) == (
         health.standing.why.__traceback__,
         health.standing.why.__cause__,

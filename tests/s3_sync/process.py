@@ -63,7 +63,7 @@ class Process:
             self._session = None
 
     def cycle(self) -> Outcome:
-        assert self._session is not None
+        assert self._session
         return self._session.cycle(Fence())
 
     def attempt(self) -> Outcome | None:

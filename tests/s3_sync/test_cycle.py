@@ -164,7 +164,7 @@ def test_a_release_that_the_volume_cannot_have_is_no_fallback_and_not_fetched(
     shelf.publish({"a.py": b"(\n"})
     process.start(KEYS | RELEASE | {"S3_SYNC_GATE": "syntax"})
     asked = process._sidecar.asked
-    assert asked is not None
+    assert asked
     asked.ask(clashing, is_known=True)
 
     process.cycle()

@@ -189,7 +189,7 @@ class SidecarProcess:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
+        assert self._process
         return self._process.pid
 
     def is_running(self) -> bool:
@@ -343,7 +343,7 @@ class SidecarProcess:
         Raises:
             AssertionError: The process still runs.
         """
-        assert self._process is not None
+        assert self._process
         began = time.monotonic()
         try:
             code = self._process.wait(timeout_seconds)

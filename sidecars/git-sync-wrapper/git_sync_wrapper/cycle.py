@@ -65,7 +65,7 @@ class Session:
         # git-sync counts the first sync of a process as a change.
         is_first = not parts.past.announced
         parts.logins.forget(is_refused=False)
-        if fence.is_asked_for and parts.gate is not None:
+        if fence.is_asked_for and parts.gate:
             parts.gate.ask_again()
         try:
             with fence:
@@ -236,7 +236,7 @@ class Session:
             self._inspection.problem = ""
             self._set_readiness(volume.published())
             self._announce(accepted, fence)
-            if self._judge.undecided is not None and not is_one_shot:
+            if self._judge.undecided and not is_one_shot:
                 raise self._judge.undecided
         # Only now: to fall back is to have earlier commits judged, and the first verdict
         # of all that expires ends the wait.
@@ -474,7 +474,7 @@ class Session:
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         past.details = snapshot.details_of(published.facts)
-        if refusal is not None:
+        if refusal:
             past.details["refused"] = refusal.facts()
         problem: SidecarError | None = None
         if not published.commit:
@@ -482,7 +482,7 @@ class Session:
             problem = failure("nothing_published", said)
         elif self._inspection.problem:
             problem = failure("files_damaged", self._inspection.problem)
-        elif options.is_pinned and refusal is not None:
+        elif options.is_pinned and refusal:
             problem = refusal
         elif is_holder and (elsewhere := published.problem(options)):
             problem = failure("published_elsewhere", elsewhere)

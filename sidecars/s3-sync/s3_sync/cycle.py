@@ -68,7 +68,7 @@ class Sync:
             OSError: The volume fails.
         """
         published = self._record.published
-        if published is not None and not self._layout.has(published.name):
+        if published and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
             # It is unknown which files on disk belong to it. In memory only: the record
             # on disk is right again once the list is.
@@ -154,7 +154,7 @@ class Sync:
         )
         todo = decide(state, there, holds, time.time())
         # No build follows that would tell why a repair failed, or make room for it.
-        if volume_error is not None and not isinstance(todo, Work):
+        if volume_error and not isinstance(todo, Work):
             raise volume_error
         if isinstance(todo, Wait):
             return self._waiting(todo, counts)
@@ -213,7 +213,7 @@ class Sync:
         shown = self._layout.shown
         published = record.published
         files = len(shown.files)
-        if published is not None:
+        if published:
             # A list that was lost may have dropped some of the files.
             damaged = len(shown.damaged) + max(0, published.files - files)
             if damaged != published.damaged:
@@ -279,7 +279,7 @@ class Sync:
             )
         published = self._record.published
         # This state was acted upon before: a repair or a retry does not wait.
-        if published is not None and published.aim == state.revision:
+        if published and published.aim == state.revision:
             left_seconds = 0.0
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
         settling = failure("source_unsettled", said)
@@ -313,7 +313,7 @@ class Sync:
     @property
     def _revision(self) -> str:
         published = self._record.published
-        return published.revision if published is not None else ""
+        return published.revision if published else ""
 
     def _waiting(self, wait: Wait, counts: dict[str, int]) -> Outcome:
         # Nothing is removed meanwhile: without a publish, what is retained does not grow.
@@ -360,7 +360,7 @@ class Sync:
         counts = counts if any(counts.get(name) for name in names) else {}
         # A fallback was published: what a person has to do is to fix the refused state,
         # whatever the fallback lacks.
-        if refusal is not None:
+        if refusal:
             return self._refused(refusal, counts)
         # A one-shot waits for the rest, but not forever: a task waits for it.
         if missing:
@@ -382,7 +382,7 @@ class Sync:
         """
         record = self._record
         published = record.published
-        assert published is not None
+        assert published
         said = published._replace(sequences=state.sequences)
         if said != published or not record.is_written:
             record.write(fence, said)

@@ -96,7 +96,7 @@ def readers(
             )
             found.append(Reader(kind, process))
         for reader in found:
-            assert reader.process.stdout is not None
+            assert reader.process.stdout
             assert "ready\n" == reader.process.stdout.readline(), (
                 reader.process.communicate()
             )
