@@ -268,8 +268,10 @@ def test_check_names_the_failure_with_which_it_ends(
     facts = {**readiness_facts(health, READY), "shortfall": "1 role is missing"}
     monkeypatch.setattr(checks, "_ask_daemon", lambda *_: facts)
 
-    assert not checks.daemon(("", 9000))
+    check = checks.Checks()
+    check.daemon(("", 9000))
 
+    assert 3 == check.exit_code
     assert "FAIL  daemon         1 role is missing" in capsys.readouterr().out
 
 
@@ -279,7 +281,7 @@ def test_a_check_that_takes_seconds_tells_how_many(
     """A source that drips, and a gate that waits, are no failures."""
     monkeypatch.setattr(checks, "SLOW_SECONDS", 0.0)
 
-    checks.say("ok", "gate", "it runs")
+    checks.Checks().ok("gate", "it runs")
 
     assert "it runs (took " in capsys.readouterr().out
 

@@ -216,9 +216,8 @@ class Sync:
         if published:
             # A list that was lost may have dropped some of the files.
             damaged = len(shown.damaged) + max(0, published.files - files)
-            if damaged != published.damaged:
-                with suppress(OSError):
-                    record.write(fence, published._replace(damaged=damaged))
+            with suppress(OSError):
+                record.write(fence, published._replace(damaged=damaged))
         status.readiness = readiness(record.published, self._layout.problem)
         status.show(managed_files=files)
         published = record.published or Published()
@@ -383,9 +382,7 @@ class Sync:
         record = self._record
         published = record.published
         assert published
-        said = published._replace(sequences=state.sequences)
-        if said != published or not record.is_written:
-            record.write(fence, said)
+        record.write(fence, published._replace(sequences=state.sequences))
 
     def _note_publish(self, build: Build, counts: dict[str, int], fence: Fence) -> None:
         """
@@ -431,8 +428,7 @@ class Sync:
         # does a partial state without a new file, or a record that the volume refused.
         if is_new:
             said = said._replace(published_at=now())
-        if said != before or not record.is_written:
-            record.write(fence, said)
+        record.write(fence, said)
         counts |= _counts(build) | {
             "files_published": published,
             "files_deleted": numbers["deleted"],
