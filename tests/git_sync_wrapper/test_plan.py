@@ -108,7 +108,7 @@ def test_starts_over_if_the_repository_here_may_be_what_fails(
 
 def test_starts_over_once_in_a_cycle_whoever_pushes_meanwhile() -> None:
     parts = Mock()
-    parts.engine.run.side_effect = SidecarError("git_sync_failed", "it fails again")
+    parts.engine.run.side_effect = REFUSED  # or another error
     parts.engine.asked.side_effect = [OLD, NEW]
     volume = Mock(**{"failed.return_value": AGAIN})
 

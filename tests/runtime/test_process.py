@@ -174,7 +174,9 @@ def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> Non
         body="return os.spawnl(os.P_WAIT, '/bin/sh', 'sh', '-c', 'exit 7')"
     )
 
-    with start(program, preexec_fn=ignore_sigchld) as process:
+    ignoring = partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
+
+    with start(program, preexec_fn=ignoring) as process:
         assert 7 == process.wait(60)
 
 
@@ -187,10 +189,6 @@ def test_a_stream_that_is_closed_at_the_start_is_survived(stream: int) -> None:
 
     with start(program, stdout=None, preexec_fn=partial(os.close, stream)) as process:
         assert process.wait(60) > 2
-
-
-def ignore_sigchld() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize(

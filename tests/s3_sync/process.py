@@ -55,7 +55,7 @@ class Process:
         return self._client
 
     def stop(self) -> None:
-        if self._session is not None:
+        if self._session:
             self._client.close()
             self._session.leave()
             self._session._loop.close()

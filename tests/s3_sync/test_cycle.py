@@ -279,10 +279,11 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
 @pytest.mark.parametrize(
     ("failing", "version", "settings"),
     [
+        # while a state waits
         ("s3_sync.volume.StagingFolder.open", 2, {"S3_SYNC_SETTLE": "1h"}),
+        # though nothing is left to do
         ("s3_sync.tree.sync_folder", 1, {"S3_SYNC_FSYNC": "true"}),
     ],
-    ids=["a state waits", "nothing is left to do"],
 )
 def test_a_repair_that_the_volume_does_not_take_is_told_all_the_same(
     s3: FakeS3,

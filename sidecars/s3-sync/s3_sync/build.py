@@ -343,7 +343,7 @@ class Builder:
         gate = self._parts.gate
         # The newest first. A refusal that is known costs no download.
         for revision in source.earlier():
-            if gate is not None and gate.recall(revision) is not None:
+            if gate and gate.recall(revision) is not None:
                 continue
             try:
                 state = await source.find(revision, self._parts.volume, fence)
