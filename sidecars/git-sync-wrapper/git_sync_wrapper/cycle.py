@@ -268,7 +268,8 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        unfiltered = sorted(map(" ".join, engine.unfiltered(build.rows, fence).items()))
+        lacks = engine.unfiltered(build.rows, fence)
+        unfiltered = sorted(f"{path} {why}" for path, why in lacks.items())
         if unfiltered:
             facts["unfiltered"] = unfiltered[: snapshot.NAMED_PATHS]
             log.warning("filter_missing", revision=commit, paths=facts["unfiltered"])
