@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
@@ -126,9 +127,8 @@ def read_rows(name: str, folder: int) -> Rows | None:
             return None
         found = json.loads(text)
         rows = {path: Row(*row) for path, row in found.items()}
-        return (
-            rows if all(type(n) is int for row in rows.values() for n in row) else None
-        )
+        numbers = chain.from_iterable(rows.values())
+        return rows if all(type(number) is int for number in numbers) else None
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return None
 
