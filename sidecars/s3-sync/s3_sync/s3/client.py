@@ -474,8 +474,9 @@ def sign(
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     key = _signing_key(credentials.secret_key, moment[:8], address.region)
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
     authorization = (
         f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, "
-        f"Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
+        f"Signature={signature}"
     )
     return {**headers, **amz, "authorization": authorization}
