@@ -273,7 +273,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_body(self, body: bytes) -> None:
         exchange = self._current
         exchange.framing_bytes = 0
-        if exchange.sink is not None:
+        if exchange.sink:
             exchange.sink(body)
             return
         exchange.held += body
