@@ -214,7 +214,7 @@ def _listen(process: Process, hears: Hears, until: float, watch: Watch) -> None:
     """
     with selectors.DefaultSelector() as selector:
         for stream, hear in zip((process.stdout, process.stderr), hears, strict=True):
-            if stream is not None:
+            if stream:
                 selector.register(stream, selectors.EVENT_READ, hear)
         has_ended = False
         closed_tick = CLOSED_TICK_SECONDS

@@ -224,7 +224,7 @@ class Health:
         return self.crash.why is None and self.beat_age_seconds < self._limit_seconds
 
     @property
-    def next_cycle_in_seconds(self) -> float:
+    def next_cycle_within_seconds(self) -> float:
         return max(0.0, self._next_cycle_at - monotonic())
 
     def told(self, readiness: Readiness) -> Standing:
@@ -250,7 +250,7 @@ class Health:
         last = before[0].outcome if before else None
         why = outcome.why
         # its traceback would keep everything that the cycle held
-        if why is not None:
+        if why:
             why = SidecarError(why.reason, why.message, why.advice)
             outcome = replace(outcome, why=why)
         is_same = self.standing.reason == outcome.reason

@@ -83,7 +83,7 @@ class Registry:
         Expose the metrics of another registry, too.
         """
         self.metrics |= other.metrics
-        if self._client is not None:
+        if self._client:
             self.exposed.register(other.exposed)
 
 
@@ -100,7 +100,7 @@ class Metrics(Registry):
     def __init__(self, sidecar: str, *, is_read: bool = True) -> None:
         super().__init__("sidecar", is_read=is_read)
         self.sidecar = sidecar
-        if self._client is not None:
+        if self._client:
             self._client.ProcessCollector(registry=self.exposed)
         self.cycles = self.counter(
             "sidecar_cycles_total", "Cycles by result.", "result"

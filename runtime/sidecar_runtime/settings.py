@@ -333,11 +333,12 @@ def changed_settings(
     Return the settings that differ from the defaults, as they were written, without
     passwords.
     """
-    return {
-        spec.variable: spec.show(text)
-        for spec in specs_of(cls, prefix).values()
-        if (text := environ.get(spec.variable, "").strip()) not in ("", spec.default)
-    }
+    changed = {}
+    for spec in specs_of(cls, prefix).values():
+        text = environ.get(spec.variable, "").strip()
+        if text not in ("", spec.default):
+            changed[spec.variable] = spec.show(text)
+    return changed
 
 
 def describe(cls: type[Any], prefix: str, also: str) -> str:

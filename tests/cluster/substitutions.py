@@ -176,7 +176,7 @@ def bring_the_claims(objects: list[Values], _: Site) -> None:
     for spec in specs(objects):
         for volume in spec.get("volumes") or []:
             claim = volume.get("persistentVolumeClaim")
-            if claim is not None and claim["claimName"] not in made:
+            if claim and claim["claimName"] not in made:
                 del volume["persistentVolumeClaim"]
                 volume["emptyDir"] = {}
 

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from git_sync_wrapper.cycle import Session
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.options import read_options
 from git_sync_wrapper.plan import (
@@ -24,6 +25,7 @@ from git_sync_wrapper.plan import (
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from tests.support.raising import raised
 
 OLD = "1" * 40
 NEW = "2" * 40
@@ -102,6 +104,17 @@ def test_starts_over_if_the_repository_here_may_be_what_fails(
     is_over: bool, failed: Failed, asked: str
 ) -> None:
     assert is_over is starts_over(failed, asked)
+
+
+def test_starts_over_once_in_a_cycle_whoever_pushes_meanwhile() -> None:
+    parts = Mock()
+    parts.engine.run.side_effect = REFUSED  # or another error
+    parts.engine.asked.side_effect = [OLD, NEW]
+    volume = Mock(**{"failed.return_value": AGAIN})
+
+    raised(SidecarError, lambda: Session(parts)._run(volume, Fence()))
+
+    parts.engine.start_over.assert_called_once()
 
 
 def test_starts_over_for_each_other_setting() -> None:

@@ -116,7 +116,7 @@ def own_entries(image: Image, folder: Path) -> Iterator[Entry]:
 
 def _read(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
-    assert file is not None
+    assert file
     return file.read()
 
 

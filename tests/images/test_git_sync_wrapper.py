@@ -63,7 +63,7 @@ def test_contains_git_sync_and_a_git_for_the_next_one(image: Image) -> None:
     """
     version = re.search(r"(\d+)\.(\d+)", image.run("--version", entrypoint="git"))
 
-    assert version is not None
+    assert version
     assert (int(version[1]), int(version[2])) >= (2, 46)
     assert re.search(
         r"^v4\.", image.run("--version", entrypoint="/git-sync"), re.MULTILINE

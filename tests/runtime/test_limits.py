@@ -61,7 +61,7 @@ def test_is_alive_until_the_next_cycle_is_a_minute_later_than_it_may_be(
     seen: list[bool] = []
 
     def look() -> None:
-        latest = one.health.next_cycle_in_seconds + 600.0 + 60.0
+        latest = one.health.next_cycle_within_seconds + 600.0 + 60.0
         for seconds in (latest - 1, latest + 1):
             clock.seconds += seconds
             seen.append(one.health.is_alive)

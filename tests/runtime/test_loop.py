@@ -152,7 +152,7 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     one.until(1)
 
     left_seconds = one.settings.interval_seconds - 100.0
-    assert left_seconds - 10.0 < one.health.next_cycle_in_seconds <= left_seconds
+    assert left_seconds - 10.0 < one.health.next_cycle_within_seconds <= left_seconds
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
@@ -276,7 +276,7 @@ def test_a_one_shot_whose_revision_is_refused_keeps_its_interval(
     waits = unstarted(monkeypatch, one_shot=True)
 
     refused = waits._wait_seconds(REFUSED)
-    assert refused is not None and refused > 600
+    assert refused and refused > 600
     assert QUICK.waiting_retry_seconds == waits._wait_seconds(
         Outcome("partial", "r1", why=DENIED)
     )

@@ -104,7 +104,7 @@ def run(body: str) -> tuple[int, list[Facts]]:
 def code_at(number: signal.Signals, program: str, *arguments: str) -> int:
     """Return the exit code of a program that gets a signal when it is ready."""
     with start(program, *arguments) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert process.stdout and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
         process.send_signal(number)
         return process.wait(60)
@@ -152,7 +152,7 @@ def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
     body = "begin_logs(settings_of(), []); return daemon(crash_beside)"
     log: dict[str, Facts] = {}
     with start(PROGRAM.format(body=body)) as process:
-        assert process.stdout is not None
+        assert process.stdout
         while not {"http_listening", "thread_crashed"} <= log.keys():
             line = json.loads(process.stdout.readline())
             log[line["event"]] = line
@@ -174,7 +174,9 @@ def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> Non
         body="return os.spawnl(os.P_WAIT, '/bin/sh', 'sh', '-c', 'exit 7')"
     )
 
-    with start(program, preexec_fn=ignore_sigchld) as process:
+    ignoring = partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
+
+    with start(program, preexec_fn=ignoring) as process:
         assert 7 == process.wait(60)
 
 
@@ -187,10 +189,6 @@ def test_a_stream_that_is_closed_at_the_start_is_survived(stream: int) -> None:
 
     with start(program, stdout=None, preexec_fn=partial(os.close, stream)) as process:
         assert process.wait(60) > 2
-
-
-def ignore_sigchld() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize(

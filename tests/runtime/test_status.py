@@ -64,7 +64,7 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
     except SidecarError as error:
         health.record(Outcome("failed", why=error), 0.1)
 
-    assert health.standing.why is not None
+    assert health.standing.why
     assert (None, None) == (
         health.standing.why.__traceback__,
         health.standing.why.__cause__,
@@ -242,7 +242,7 @@ def test_json_has_the_documented_keys(
         **body,
         "published_at": "2023-11-14T22:13:20.000+00:00",
         "consecutive_failures": 1,
-        "next_cycle_in_seconds": 12.3,
+        "next_cycle_within_seconds": 12.3,
         "docs": docs,
         "details": {},
     } == {name: facts[name] for name in facts if name != "cycles"}
@@ -268,8 +268,10 @@ def test_check_names_the_failure_with_which_it_ends(
     facts = {**readiness_facts(health, READY), "shortfall": "1 role is missing"}
     monkeypatch.setattr(checks, "_ask_daemon", lambda *_: facts)
 
-    assert not checks.daemon(("", 9000))
+    check = checks.Checks()
+    check.daemon(("", 9000))
 
+    assert 3 == check.exit_code
     assert "FAIL  daemon         1 role is missing" in capsys.readouterr().out
 
 
@@ -279,7 +281,7 @@ def test_a_check_that_takes_seconds_tells_how_many(
     """A source that drips, and a gate that waits, are no failures."""
     monkeypatch.setattr(checks, "SLOW_SECONDS", 0.0)
 
-    checks.say("ok", "gate", "it runs")
+    checks.Checks().ok("gate", "it runs")
 
     assert "it runs (took " in capsys.readouterr().out
 

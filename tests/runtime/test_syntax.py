@@ -73,7 +73,7 @@ def test_reports_line_and_problem_of_a_source_that_does_not_compile(
 ) -> None:
     found = problem_of(source, NEWEST)
 
-    assert found is not None
+    assert found
     assert line == found[0] and said in found[1]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.checks import try_folder
+from sidecar_runtime.checks import Checks
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
@@ -42,7 +42,7 @@ def test_what_a_check_tries_has_no_name_while_it_waits_for_the_disk(
     seen: list[list[str]] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(os.listdir(tmp_path)))
 
-    try_folder("target", str(tmp_path), needs_symlinks=True)
+    Checks().try_folder("target", str(tmp_path), needs_symlinks=True)
 
     assert [[], []] == [*seen, os.listdir(tmp_path)]
 
@@ -50,7 +50,7 @@ def test_what_a_check_tries_has_no_name_while_it_waits_for_the_disk(
 def test_a_check_fails_if_a_folder_cannot_be_looked_at(tmp_path: Path) -> None:
     """As on a volume whose server is gone: the daemon cannot create it, either."""
     with pytest.raises(TargetError, match="xxx: File name too long"):
-        try_folder("target", f"{tmp_path}/{'x' * 300}", needs_symlinks=False)
+        Checks().try_folder("target", f"{tmp_path}/{'x' * 300}", needs_symlinks=False)
 
 
 # --- files

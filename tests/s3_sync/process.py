@@ -55,7 +55,7 @@ class Process:
         return self._client
 
     def stop(self) -> None:
-        if self._session is not None:
+        if self._session:
             self._client.close()
             self._session.leave()
             self._session._loop.close()
@@ -63,7 +63,7 @@ class Process:
             self._session = None
 
     def cycle(self) -> Outcome:
-        assert self._session is not None
+        assert self._session
         return self._session.cycle(Fence())
 
     def attempt(self) -> Outcome | None:

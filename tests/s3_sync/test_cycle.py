@@ -164,7 +164,7 @@ def test_a_release_that_the_volume_cannot_have_is_no_fallback_and_not_fetched(
     shelf.publish({"a.py": b"(\n"})
     process.start(KEYS | RELEASE | {"S3_SYNC_GATE": "syntax"})
     asked = process._sidecar.asked
-    assert asked is not None
+    assert asked
     asked.ask(clashing, is_known=True)
 
     process.cycle()
@@ -277,38 +277,30 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
 
 
 @pytest.mark.parametrize(
-    ("settings", "place", "error"),
+    ("failing", "version", "settings"),
     [
-        (
-            {"S3_SYNC_SETTLE": "1h"},
-            "s3_sync.volume.StagingFolder.open",
-            OSError(errno.EROFS, "Read-only file system"),
-        ),
-        (
-            {"S3_SYNC_FSYNC": "true"},
-            "s3_sync.tree.sync_folder",
-            OSError(errno.EIO, "Input/output error"),
-        ),
+        # while a state waits
+        ("s3_sync.volume.StagingFolder.open", 2, {"S3_SYNC_SETTLE": "1h"}),
+        # though nothing is left to do
+        ("s3_sync.tree.sync_folder", 1, {"S3_SYNC_FSYNC": "true"}),
     ],
-    ids=["while a state waits", "though nothing is left to do"],
 )
-def test_a_repair_that_the_volume_refuses_or_may_not_keep_is_told(
+def test_a_repair_that_the_volume_does_not_take_is_told_all_the_same(
     s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    version: int,
     settings: Texts,
-    place: str,
-    error: OSError,
 ) -> None:
     shown = synced(s3, process, KEYS)
     process.stop()
     (shown / NAMES[1]).unlink()
-    if "S3_SYNC_SETTLE" in settings:
-        put(s3, 2, NAMES[:1])
+    put(s3, version, NAMES[:1])
     process.start(KEYS | settings)
-    monkeypatch.setattr(place, Mock(side_effect=error))
+    monkeypatch.setattr(failing, Mock(side_effect=OSError(errno.EIO, "it fails")))
 
-    assert str(error.strerror) in raised(SidecarError, process.cycle).message
+    assert "it fails" in raised(SidecarError, process.cycle).message
 
 
 def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_waits(
@@ -327,17 +319,19 @@ def test_the_file_that_was_put_last_is_repaired_after_a_restart_while_a_state_wa
     assert process.is_ready
 
 
-def test_the_record_counts_the_files_that_are_missing(
+def test_the_record_of_a_partial_state_counts_what_is_missing_and_keeps_its_time(
     s3: FakeS3, process: Process
 ) -> None:
     shown = synced(s3, process, KEYS)
-    put(s3, 2)
+    at = process.readiness.published_at
+    put(s3, 2, NAMES[1:])
     for name in NAMES[1:]:
         s3.inject(DENIED, is_get(f"dags/{name}"))
 
     process.cycle()
 
     assert 2 == json.loads((shown / ".s3-sync/published.json").read_text())["missing"]
+    assert at == process.readiness.published_at
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_after_a_kill_or_an_error_before_the_swap_the_record_decides(
     assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
 
     after = opened(volume, REVISION)
-    assert after.problem is not None
+    assert after.problem
     assert "link_elsewhere" == after.problem.reason
     after.correct(Fence())
 

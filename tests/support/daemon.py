@@ -189,7 +189,7 @@ class SidecarProcess:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
+        assert self._process
         return self._process.pid
 
     def is_running(self) -> bool:
@@ -343,7 +343,7 @@ class SidecarProcess:
         Raises:
             AssertionError: The process still runs.
         """
-        assert self._process is not None
+        assert self._process
         began = time.monotonic()
         try:
             code = self._process.wait(timeout_seconds)
@@ -362,7 +362,7 @@ class SidecarProcess:
         """
         Kill the process with SIGKILL, unless it has ended, and wait for its end.
         """
-        if self._process is not None:
+        if self._process:
             self._process.kill()
             self._process.wait()
             forget_clock(self.pid)
@@ -458,7 +458,7 @@ class Daemon(SidecarProcess):
             "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
             "S3_SYNC_LOG_LEVEL": "debug",
         }
-        if server is not None:
+        if server:
             environment |= server.environment()
         super().__init__(
             S3_SYNC,

@@ -48,7 +48,7 @@ class Dialogue:
         """
         Give an order, and return the answer.
         """
-        assert self._process.stdin is not None
+        assert self._process.stdin
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return self.read()
@@ -60,7 +60,7 @@ class Dialogue:
         Raises:
             AssertionError: The program has ended; with the end of its log.
         """
-        assert self._process.stdout is not None
+        assert self._process.stdout
         line = self._process.stdout.readline()
         assert line, self._log and Path(self._log.name).read_text()[-2000:]
         return json.loads(line)

@@ -36,7 +36,7 @@ class Program:
         """
         Kill it, if it runs: from now on, connections are refused.
         """
-        if self._process is not None:
+        if self._process:
             self._process.kill()
             self._process.wait()
             forget_clock(self._process.pid)

@@ -49,6 +49,8 @@ def start_child(*, is_fork: bool = False) -> Popen[bytes]:
 
 
 def _be_the_child() -> None:
+    # The search for garbage stays off, as it is in the parent so early: this process ends
+    # with its one answer, until when it takes at most a MiB more without.
     # Among them the pipe that tells the parent of an exec, which waits for it.
     os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))))
     try:

@@ -370,7 +370,7 @@ class Gate:
         to judge.
         """
         for verdict in self._verdicts.values():
-            if verdict.refusal is not None:
+            if verdict.refusal:
                 verdict.due_at = 0.0
 
     def due_at(self, revision: str) -> float:

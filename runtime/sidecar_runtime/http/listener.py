@@ -169,7 +169,9 @@ class Listener:
             f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
             f"Content-Length: {len(body)}\n{_HEADERS}\n"
         )
-        return head.replace("\n", "\r\n").encode() + (b"" if method == "HEAD" else body)
+        if method == "HEAD":
+            body = b""
+        return head.replace("\n", "\r\n").encode() + body
 
 
 def listen(bind: tuple[str, int], setting: str) -> socket.socket:

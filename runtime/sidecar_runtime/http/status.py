@@ -50,7 +50,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "published_at": _iso(sidecar.readiness().published_at),
         "consecutive_failures": health.standing.failures,
         "docs": f"{DOCS}sidecars/{quote(about.sidecar)}/README.md#failures",
-        "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
+        "next_cycle_within_seconds": round(health.next_cycle_within_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.cycles],
         "details": sidecar.details(),
     }
@@ -133,7 +133,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "source": facts["source"],
         "target": facts["target"],
         "pod": " · ".join(pod),
-        "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
+        "next_cycle_within_seconds": facts["next_cycle_within_seconds"],
         "version": facts["version"],
     }
     trouble = {

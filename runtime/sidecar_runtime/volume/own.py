@@ -41,7 +41,7 @@ def clear_way(name: str, folder: int, kind: int = stat.S_IFREG) -> None:
     Remove what has the name of a file or folder of ours, and is none.
     """
     found = stat_in(name, folder)
-    if found is not None and stat.S_IFMT(found.st_mode) != kind:
+    if found and stat.S_IFMT(found.st_mode) != kind:
         log.warning("work_folder_foreign", found=name)
         remove_tree(name, folder)
 

@@ -34,7 +34,7 @@ class ChartPort(Listener):
         super().__init__(listen(bind, "GITSYNC_HTTP_BIND"), self._find)
 
     def _find(self, path: str) -> Answer:
-        if self._metrics is not None and path.partition("?")[0] == "/metrics":
+        if self._metrics and path.partition("?")[0] == "/metrics":
             return Answer(HTTPStatus.OK, *self._metrics.answer())
         self._was_ready = self._was_ready or self._is_ready()
         if self._was_ready:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
+from typing import Any
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.gate_verdict import Judge
@@ -63,7 +65,7 @@ class Session:
         # git-sync counts the first sync of a process as a change.
         is_first = not parts.past.announced
         parts.logins.forget(is_refused=False)
-        if fence.is_asked_for and parts.gate is not None:
+        if fence.is_asked_for and parts.gate:
             parts.gate.ask_again()
         try:
             with fence:
@@ -222,14 +224,19 @@ class Session:
             volume.record_refusal(commit, fence)
             accepted = ""
         if accepted:
+            # The same again, such as a repair, was published before.
             self._publish_accepted(
-                accepted, volume, fence, fallback=commit if refusal else ""
+                accepted,
+                volume,
+                fence,
+                fallback=commit if refusal else "",
+                kept={"published_at": published.published_at} if is_same else {},
             )
             self._judge.note(refusal)
             self._inspection.problem = ""
             self._set_readiness(volume.published())
             self._announce(accepted, fence)
-            if self._judge.undecided is not None and not is_one_shot:
+            if self._judge.undecided and not is_one_shot:
                 raise self._judge.undecided
         # Only now: to fall back is to have earlier commits judged, and the first verdict
         # of all that expires ends the wait.
@@ -242,22 +249,32 @@ class Session:
         )
 
     def _publish_accepted(
-        self, commit: str, volume: Volume, fence: Fence, *, fallback: str
+        self,
+        commit: str,
+        volume: Volume,
+        fence: Fence,
+        *,
+        fallback: str,
+        kept: Mapping[str, Any],
     ) -> None:
         """
         Publish the commit that is checked out and accepted.
+
+        Args:
+            kept: What its record keeps.
         """
         parts = self._parts
         engine = parts.engine
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        unfiltered = sorted(map(" ".join, engine.unfiltered(build.rows, fence).items()))
+        lacks = engine.unfiltered(build.rows, fence)
+        unfiltered = sorted(f"{path} {why}" for path, why in lacks.items())
         if unfiltered:
             facts["unfiltered"] = unfiltered[: snapshot.NAMED_PATHS]
             log.warning("filter_missing", revision=commit, paths=facts["unfiltered"])
         engine.keep(commit)
-        volume.show(build, facts, fence, fallback=fallback)
+        volume.show(build, {**facts, **kept}, fence, fallback=fallback)
         log.info(
             "commit_published",
             revision=commit,
@@ -458,7 +475,7 @@ class Session:
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         past.details = snapshot.details_of(published.facts)
-        if refusal is not None:
+        if refusal:
             past.details["refused"] = refusal.facts()
         problem: SidecarError | None = None
         if not published.commit:
@@ -466,7 +483,7 @@ class Session:
             problem = failure("nothing_published", said)
         elif self._inspection.problem:
             problem = failure("files_damaged", self._inspection.problem)
-        elif options.is_pinned and refusal is not None:
+        elif options.is_pinned and refusal:
             problem = refusal
         elif is_holder and (elsewhere := published.problem(options)):
             problem = failure("published_elsewhere", elsewhere)

@@ -345,13 +345,12 @@ class Engine:
         told = os.fsdecode(fields).split("\0")
         given = [key.rpartition(".")[0] for key, _ in options.git_config]
         known = {"filter.set", "filter.unset", *given}
-        lacks |= {
-            path: f"needs the filter {filter}, which git has no program for"
-            for path, filter in zip(told[::3], told[2::3], strict=False)
-            if f"filter.{filter}" not in known
+        for path, filter in zip(told[::3], told[2::3], strict=False):
+            if f"filter.{filter}" in known:
+                continue
             # a sparse checkout lacks some
-            and os.path.lexists(f"{self.worktree}/{path}")
-        }
+            if os.path.lexists(f"{self.worktree}/{path}"):
+                lacks[path] = f"needs the filter {filter}, which git has no program for"
         return lacks
 
     def keep(self, commit: str) -> None:

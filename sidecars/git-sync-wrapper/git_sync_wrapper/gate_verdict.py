@@ -163,7 +163,7 @@ class Judge:
             log.warning("gate_fallback", name=found, refused=refusal.revision)
             return found
         self.note(refusal, why_none)
-        if self.undecided is not None:
+        if self.undecided:
             raise self.undecided
         return ""
 

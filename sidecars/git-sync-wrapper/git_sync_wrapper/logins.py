@@ -200,7 +200,7 @@ class Logins:
         git-sync; and AWS, if a server refused its login.
         """
         self._said = None
-        if is_refused and self._chain is not None:
+        if is_refused and self._chain:
             self._chain.forget()
 
     def check_room(self, root: str) -> None:

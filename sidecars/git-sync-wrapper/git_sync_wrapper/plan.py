@@ -74,7 +74,7 @@ def decide(situation: Situation, options: Options, now: float) -> Work | Wait | 
     # The hash of an annotated tag pins another one, the commit that the tag names.
     is_here = options.is_pinned or published.commit == remote
     # The noted refusal may concern an older commit.
-    if situation.refused is not None and published.commit != remote:
+    if situation.refused and published.commit != remote:
         return Work() if now >= situation.refused.until else situation.refused
     # What arrived may be gone again: a backup of the volume was restored.
     return Done() if is_here and published.is_settled(options) else Work()

@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
@@ -126,9 +127,8 @@ def read_rows(name: str, folder: int) -> Rows | None:
             return None
         found = json.loads(text)
         rows = {path: Row(*row) for path, row in found.items()}
-        return (
-            rows if all(type(n) is int for row in rows.values() for n in row) else None
-        )
+        numbers = chain.from_iterable(rows.values())
+        return rows if all(type(number) is int for number in numbers) else None
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return None
 
@@ -257,7 +257,7 @@ class Published(NamedTuple):
         commit: Its hash; empty if nothing is published.
         name: The snapshot that the link shows.
         made_by: The flags that affect its files; empty if not recorded.
-        published_at: Unix time.
+        published_at: Unix time; None if nothing is published.
         fallback: The refused commit that this one replaces; empty if this is no
             fallback.
         repo: The repository it was published from, for display; empty if not recorded.
@@ -365,7 +365,7 @@ def read_record(name: str, store: int) -> Published:
     return Published(
         commit,
         name,
-        published_at=at if is_time else None,
+        published_at=at if is_time else found.st_mtime,
         facts={key: record[key] for key in FACTS if key in record},
         **said,
     )

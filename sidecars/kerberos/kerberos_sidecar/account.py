@@ -123,9 +123,9 @@ class Account:
             "kvno": self.kvno,
             "next_ticket_in_seconds": round(self.wait_seconds(), 1),
         }
-        if ticket is not None:
+        if ticket:
             facts["ends_at"] = iso(ticket.ends_at)
-        if error is not None:
+        if error:
             facts |= {
                 "last_error": f"{error.reason}: {error.message}",
                 "advice": error.advice,

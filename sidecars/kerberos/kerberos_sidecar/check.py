@@ -15,7 +15,7 @@ from kerberos_sidecar.plan import iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.request import acquire, prepare
 from kerberos_sidecar.settings import Entry, Settings
-from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
+from sidecar_runtime.checks import Checks
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import Fence
 
@@ -42,16 +42,16 @@ def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -
         who: The uid and the group of a consumer.
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
-    unknown(names)
-    return exit_code(
-        [
-            *(_check(settings, entry, who) for entry in settings.entries),
-            daemon(settings.http_bind),
-        ]
-    )
+    checks = Checks(names)
+    for entry in settings.entries:
+        _check(checks, settings, entry, who)
+    checks.daemon(settings.http_bind)
+    return checks.exit_code
 
 
-def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
+def _check(
+    checks: Checks, settings: Settings, entry: Entry, who: tuple[int, int]
+) -> None:
     """
     Acquire a ticket without publishing it: only a request proves that a keytab works.
     After a fault, all is tried that does not need what is at fault.
@@ -61,42 +61,37 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
     """
     account = Account(entry, settings)
     keytab = None
-    with _going_on():
+    with _going_on(checks):
         keytab = prepare(account, settings)
-        say(
-            "ok",
+        checks.ok(
             "keytab",
             f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})",
         )
-    with _going_on(), Staging(entry, Fence()) as staging:
-        say("ok", "ccache", f"{entry.ccache} is writable as uid {os.getuid()}")
-        is_readable = _is_readable(entry.ccache, staging.made, who)
+    with _going_on(checks), Staging(entry, Fence()) as staging:
+        checks.ok("ccache", f"{entry.ccache} is writable as uid {os.getuid()}")
+        _check_reader(checks, entry.ccache, staging.made, who)
         account.group = staging.made.st_gid
         account.look()
         problem = account.problem()
         if problem:
-            say("??", "ticket", problem)
+            checks.say("??", "ticket", problem)
         else:
-            say(
-                "ok",
+            checks.ok(
                 "ticket",
                 f"{entry.ccache} is valid until {account.details()['ends_at']}",
             )
         if keytab is not None:
-            with _going_on("KDC"):
+            with _going_on(checks, "KDC"):
                 _, ticket = acquire(keytab, settings, staging)
-                say(
-                    "ok",
+                checks.ok(
                     "KDC",
                     f"issued a ticket, valid until {iso(ticket.ends_at)}; its clock is "
                     f"{ticket.clock_offset_seconds:+.0f} s off this node's",
                 )
-                return is_readable
-    return False
 
 
 @contextmanager
-def _going_on(step: str = "") -> Iterator[None]:
+def _going_on(checks: Checks, step: str = "") -> Iterator[None]:
     """
     Report a failure, and go on.
 
@@ -107,10 +102,12 @@ def _going_on(step: str = "") -> Iterator[None]:
         yield
     except (SidecarError, OSError) as error:
         known = explain(error)
-        fail(step or known.reason.partition("_")[0], known)
+        checks.fail(step or known.reason.partition("_")[0], known)
 
 
-def _is_readable(ccache: str, made: os.stat_result, who: tuple[int, int]) -> bool:
+def _check_reader(
+    checks: Checks, ccache: str, made: os.stat_result, who: tuple[int, int]
+) -> None:
     """
     Check whether a consumer may enter the ccache's folder and read the ccache, by their
     modes.
@@ -124,11 +121,10 @@ def _is_readable(ccache: str, made: os.stat_result, who: tuple[int, int]) -> boo
         ccache, made, who, stat.S_IROTH
     )
     if not wrong:
-        say("ok", "consumer", f"{name} can read it")
-        return True
-    say("FAIL", "consumer", f"{name} cannot read it: {wrong}")
-    say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
-    return False
+        checks.ok("consumer", f"{name} can read it")
+        return
+    checks.say("FAIL", "consumer", f"{name} cannot read it: {wrong}")
+    checks.add("Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
 
 
 def _refusal(path: str, found: os.stat_result, who: tuple[int, int], bit: int) -> str:

@@ -85,7 +85,7 @@ class KerberosSidecar:
             for account in self._accounts:
                 self._see(account, turn)
             # One after the other: each has its own deadline, and a KDC gets no burst.
-            while (due := self._next(turn)) is not None:
+            while due := self._next(turn):
                 turn.untried.remove(due)
                 self._try(due, turn)
             with fence:

@@ -198,14 +198,14 @@ def decide(state: State, found: Found, keytab: str, clock: Clock) -> Plan:
     """
     last = state.last
     cause: Cause = "start"
-    if last is not None:
+    if last:
         due = cause_of(last, found, keytab, clock, state.is_asked_for)
         if due is None:
             # After a failure, another process has published it: a cycle notes that.
             return Done(clock.at if state.failed else last.at + last.wait_seconds)
         cause = due
     failed = state.failed
-    if failed is not None and clock.at < failed.retry_at:
+    if failed and clock.at < failed.retry_at:
         # A changed keytab or ccache may be what the last try lacked; no ccache makes a
         # KDC accept a key that it has refused, and consumers may change it.
         problem = found.problem

@@ -190,7 +190,7 @@ class Builder:
             is_full = full is not None or _lacks_room(build)
             if is_full and layout.make_room(fence, build):
                 continue
-            if full is not None:
+            if full:
                 raise full
             return build
 
@@ -321,7 +321,7 @@ class Builder:
         through, the next cycle does not ask about those again.
         """
         tree = build.fill.tree
-        while refusal is not None:
+        while refusal:
             left = set(tree.files)
             named = refusal.paths & left
             self._named |= named
@@ -343,7 +343,7 @@ class Builder:
         gate = self._parts.gate
         # The newest first. A refusal that is known costs no download.
         for revision in source.earlier():
-            if gate is not None and gate.recall(revision) is not None:
+            if gate and gate.recall(revision) is not None:
                 continue
             try:
                 state = await source.find(revision, self._parts.volume, fence)

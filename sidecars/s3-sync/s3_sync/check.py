@@ -29,15 +29,7 @@ from s3_sync.s3.client import Get, S3Client
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, TARGET_FLAGS, Occupied, open_volume
 from sidecar_runtime import logs
-from sidecar_runtime.checks import (
-    daemon,
-    exit_code,
-    fail,
-    say,
-    try_folder,
-    try_gate,
-    unknown,
-)
+from sidecar_runtime.checks import Checks
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
@@ -69,23 +61,19 @@ def run(
     """
     logs.configure("error", stream=sys.stderr)
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
-    unknown(names)
+    checks = Checks(names)
     metrics = SyncMetrics()
-    state = _check_source(settings, open_client(settings, metrics))
-    return exit_code(
-        [
-            state is not None,
-            _check_target(settings, state or State("", {})),
-            try_gate(make_gate(settings, metrics.gate), settings.gate, Fence()),
-            daemon(settings.http_bind),
-        ]
-    )
+    state = _check_source(checks, settings, open_client(settings, metrics))
+    _check_target(checks, settings, state)
+    checks.try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
+    checks.daemon(settings.http_bind)
+    return checks.exit_code
 
 
-def _check_source(settings: Settings, client: S3Client) -> State | None:
+def _check_source(checks: Checks, settings: Settings, client: S3Client) -> State:
     """
     Check credentials and identity, then each permission with a real request; return
-    what the source has, or None if it cannot be read.
+    what the source has, or nothing if it cannot be read.
     """
     fence = Fence()
     part = "credentials"
@@ -97,34 +85,35 @@ def _check_source(settings: Settings, client: S3Client) -> State | None:
             if settings.bucket_access == "public"
             else f"from {credentials.method}"
         )
-        say("ok", part, f"{used}; {endpoint}, region {config.region or 'not set'}")
+        checks.ok(part, f"{used}; {endpoint}, region {config.region or 'not set'}")
         identity = client.chain.identity(fence)
-        say(
+        checks.say(
             "ok" if identity else "??",
             "identity",
             identity or "not reported by STS; not fatal",
         )
         part = "source"
         read = _read_release if settings.source_kind == "release" else _read_listing
-        return asyncio.run(read(settings, client, fence))
+        return asyncio.run(read(checks, settings, client, fence))
     except SidecarError as error:
-        fail(part, error)
+        checks.fail(part, error)
         if isinstance(error, S3Error) and error.permission is not None:
             action, resource = error.permission
             statement = {"Effect": "Allow", "Action": action, "Resource": resource}
             for line in json.dumps(statement, indent=2).splitlines():
-                say("", "", line)
-        return None
+                checks.add(line)
+        return State("", {})
 
 
-async def _read_listing(settings: Settings, client: S3Client, fence: Fence) -> State:
+async def _read_listing(
+    checks: Checks, settings: Settings, client: S3Client, fence: Fence
+) -> State:
     """
     List the prefix, and read the first byte of some objects: only a real read proves
     the permission.
     """
     state = await ListingSource(settings, client).read(fence)
-    say(
-        "ok",
+    checks.ok(
         "s3:ListBucket",
         f"files: {len(state.files)}, keys skipped: {len(state.skipped)}",
     )
@@ -137,11 +126,13 @@ async def _read_listing(settings: Settings, client: S3Client, fence: Fence) -> S
         with suppress(ObjectMoved):
             key = f"{settings.prefix}{path}"
             await client.get(Get("get", key, headers=lambda: {"range": "bytes=0-0"}))
-    say("ok", "s3:GetObject", f"{len(chosen)} of {len(state.files)} objects read")
+    checks.ok("s3:GetObject", f"{len(chosen)} of {len(state.files)} objects read")
     return state
 
 
-async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> State:
+async def _read_release(
+    checks: Checks, settings: Settings, client: S3Client, fence: Fence
+) -> State:
     """
     Read the pointer unless a release is pinned, the manifest, and one byte of the
     bundle.
@@ -153,13 +144,13 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     state = await source.read(fence, seen)
     signer = signer_of(state.sequences)
     signed = f", signed by {signer}" if signer else ""
-    say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
+    checks.ok("release", f"{state.revision}, files: {len(state.files)}{signed}")
     await source.try_bundle(state)
-    say("ok", "s3:GetObject", "pointer, manifest and bundle")
+    checks.ok("s3:GetObject", "pointer, manifest and bundle")
     return state
 
 
-def _check_target(settings: Settings, state: State) -> bool:
+def _check_target(checks: Checks, settings: Settings, state: State) -> None:
     """
     Check that the source fits into the folder and that the daemon could open it, unless
     one has; leave nothing behind: where no daemon has ever been, nothing is made. Only
@@ -179,12 +170,13 @@ def _check_target(settings: Settings, state: State) -> bool:
         if needed > total:
             lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
             raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
-        try_folder("target", path, needs_symlinks=is_snapshot)
+        checks.try_folder("target", path, needs_symlinks=is_snapshot)
     except SidecarError as error:
-        return fail("target", error)
+        checks.fail("target", error)
+        return
     if is_snapshot:
-        say("ok", "layout", f"snapshot: Airflow's dags_folder must be {path}/current")
-    return True
+        said = f"snapshot: Airflow's dags_folder must be {path}/current"
+        checks.ok("layout", said)
 
 
 def _open(settings: Settings) -> None:

@@ -104,7 +104,7 @@ class S3Sync:
         """
         Let requests for a release trigger a cycle.
         """
-        if self.asked is not None:
+        if self.asked:
             self.asked.wake = wake
 
     def readiness(self) -> Readiness:
@@ -140,6 +140,8 @@ class Session:
         source = ReleaseSource if settings.source_kind == "release" else ListingSource
         self._source = source(settings, open_client(settings, sidecar.status.metrics))
         self._sync: Sync | None = None
+        # Whether what was open is not at its path any more, and nothing is opened since.
+        self._is_lost = False
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -150,7 +152,7 @@ class Session:
             CycleAbandoned: The fence was revoked.
         """
         sidecar = self._sidecar
-        if fence.is_asked_for and sidecar.gate is not None:
+        if fence.is_asked_for and sidecar.gate:
             sidecar.gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
@@ -213,11 +215,11 @@ class Session:
         settings = sidecar.settings
         try:
             with fence:
-                if self._sync is not None and not self._is_ours(self._sync.parts):
-                    log.warning("target_reopened", path=settings.dest_path)
+                if self._sync:
+                    if self._is_ours(self._sync.parts):
+                        return self._sync
+                    self._is_lost = True
                     self.leave()
-                if self._sync is not None:
-                    return self._sync
                 volume = open_volume(
                     settings.dest_path,
                     sidecar.lock,
@@ -225,6 +227,9 @@ class Session:
                     fsync=settings.fsync,
                 )
                 sync = self._join(volume)
+            if self._is_lost:
+                self._is_lost = False
+                log.warning("target_reopened", path=settings.dest_path)
             sync.take_over(fence)
         except BaseException as error:
             self.leave()
@@ -273,12 +278,12 @@ class Session:
         Close all open folders and files, but first the socket, whose thread looks into
         them; the process keeps the lock.
         """
-        if self._sidecar.asked is not None:
+        if self._sidecar.asked:
             self._sidecar.asked.close()
         # It is left once, even if closing fails (NFS reports quotas then).
         sync = self._sync
         self._sync = None
-        if sync is not None:
+        if sync:
             sync.close()
 
     async def _serve(
@@ -291,7 +296,7 @@ class Session:
         if not isinstance(layout, SnapshotLayout):
             return
         sidecar = self._sidecar
-        if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
+        if sidecar.asked and isinstance(self._source, ReleaseSource):
             # What is wrong with the current release says nothing about the others.
             is_of_release = failure and is_of_one_release(failure.reason)
             sidecar.asked.outage = None if is_of_release else failure

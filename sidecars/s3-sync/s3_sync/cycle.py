@@ -22,7 +22,7 @@ from s3_sync.plan import (
     kept_paths,
     without_clashes,
 )
-from s3_sync.published import Published, now
+from s3_sync.published import UNFINISHED, Published, now
 from s3_sync.readiness import readiness
 from s3_sync.reasons import Failures, failure
 from s3_sync.tree import AT_ONCE, INSPECTIONS, Build, Tree
@@ -68,7 +68,7 @@ class Sync:
             OSError: The volume fails.
         """
         published = self._record.published
-        if published is not None and not self._layout.has(published.name):
+        if published and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
             # It is unknown which files on disk belong to it. In memory only: the record
             # on disk is right again once the list is.
@@ -154,7 +154,7 @@ class Sync:
         )
         todo = decide(state, there, holds, time.time())
         # No build follows that would tell why a repair failed, or make room for it.
-        if volume_error is not None and not isinstance(todo, Work):
+        if volume_error and not isinstance(todo, Work):
             raise volume_error
         if isinstance(todo, Wait):
             return self._waiting(todo, counts)
@@ -213,12 +213,11 @@ class Sync:
         shown = self._layout.shown
         published = record.published
         files = len(shown.files)
-        if published is not None:
+        if published:
             # A list that was lost may have dropped some of the files.
             damaged = len(shown.damaged) + max(0, published.files - files)
-            if damaged != published.damaged:
-                with suppress(OSError):
-                    record.write(fence, published._replace(damaged=damaged))
+            with suppress(OSError):
+                record.write(fence, published._replace(damaged=damaged))
         status.readiness = readiness(record.published, self._layout.problem)
         status.show(managed_files=files)
         published = record.published or Published()
@@ -279,7 +278,7 @@ class Sync:
             )
         published = self._record.published
         # This state was acted upon before: a repair or a retry does not wait.
-        if published is not None and published.aim == state.revision:
+        if published and published.aim == state.revision:
             left_seconds = 0.0
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
         settling = failure("source_unsettled", said)
@@ -313,7 +312,7 @@ class Sync:
     @property
     def _revision(self) -> str:
         published = self._record.published
-        return published.revision if published is not None else ""
+        return published.revision if published else ""
 
     def _waiting(self, wait: Wait, counts: dict[str, int]) -> Outcome:
         # Nothing is removed meanwhile: without a publish, what is retained does not grow.
@@ -360,7 +359,7 @@ class Sync:
         counts = counts if any(counts.get(name) for name in names) else {}
         # A fallback was published: what a person has to do is to fix the refused state,
         # whatever the fallback lacks.
-        if refusal is not None:
+        if refusal:
             return self._refused(refusal, counts)
         # A one-shot waits for the rest, but not forever: a task waits for it.
         if missing:
@@ -382,10 +381,8 @@ class Sync:
         """
         record = self._record
         published = record.published
-        assert published is not None
-        said = published._replace(sequences=state.sequences)
-        if said != published or not record.is_written:
-            record.write(fence, said)
+        assert published
+        record.write(fence, published._replace(sequences=state.sequences))
 
     def _note_publish(self, build: Build, counts: dict[str, int], fence: Fence) -> None:
         """
@@ -393,7 +390,7 @@ class Sync:
         """
         fence.wait(0)  # what is not recorded is counted by the next cycle
         record = self._record
-        before = record.published
+        before = record.published or Published(name=UNFINISHED)
         tree = self._layout.shown
         # Against what was recorded last, and not against the last cycle: a change that
         # took several cycles is counted once, when it is over.
@@ -401,7 +398,7 @@ class Sync:
         numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
         # With files missing, it is no revision of the source. The aim is one all the
         # same: the next cycle tells by it that nothing newer is there.
-        said = (before or Published())._replace(
+        said = before._replace(
             revision="" if build.missing else build.state.revision,
             aim=build.fallback or build.state.revision,
             name=build.name,
@@ -411,7 +408,9 @@ class Sync:
             damaged=0,
             sequences=build.state.sequences,
         )
+        is_new = before.name == UNFINISHED or said.revision not in ("", before.revision)
         if any(numbers.values()):  # otherwise those of the last publish stay
+            is_new = True
             said = said._replace(**numbers)
             files = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
@@ -425,12 +424,11 @@ class Sync:
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
         self._remember(tree)
-        # The same again, such as repairs alone, keeps its time: alerts look at its age.
-        # A record that the volume refused keeps it, too.
-        if said != before:
+        # Alerts look at the age of what is published: repairs alone do not change it, nor
+        # does a partial state without a new file, or a record that the volume refused.
+        if is_new:
             said = said._replace(published_at=now())
-        if said != before or not record.is_written:
-            record.write(fence, said)
+        record.write(fence, said)
         counts |= _counts(build) | {
             "files_published": published,
             "files_deleted": numbers["deleted"],

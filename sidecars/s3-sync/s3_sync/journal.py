@@ -217,11 +217,13 @@ def _line(path: str, held: Held | None) -> str:
     """
     Return the line of a file, or of a removal; json.dumps takes five times as long.
     """
+    name = _quoted(path)
     if held is None:
-        return f"[{_quoted(path)}]\n"
+        return f"[{name}]\n"
     etag, size_bytes, mtime_ns, inode, mode, is_verified = held
     mark = "" if is_verified else ",0"
-    return f"[{_quoted(path)},{_quoted(etag)},{size_bytes},{mtime_ns},{inode},{mode}{mark}]\n"
+    numbers = f"{size_bytes},{mtime_ns},{inode},{mode}"
+    return f"[{name},{_quoted(etag)},{numbers}{mark}]\n"
 
 
 def read_journal(name: str, dir_fd: int, root_fd: int, *, published: float) -> Listed:

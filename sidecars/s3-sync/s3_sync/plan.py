@@ -108,18 +108,18 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     """
     # An upload is going on; also for a pod that has nothing, because half an upload is no
     # better than a wait.
-    if holds.settle is not None:
+    if holds.settle:
         why, seconds = holds.settle
         return Wait(now + seconds, why)
     # Somebody may have deleted the wrong folder, and undo it. A one-shot need not wait
     # for that: all files of before are there.
-    if holds.brake is not None:
+    if holds.brake:
         why, seconds = holds.brake
         return Wait(now + seconds, why, is_enough=True)
     # A refusal stops a change, never a repair: without a ready state, the gate's
     # fallback is looked for.
     published = there.published
-    if holds.refusal is not None and there.is_ready:
+    if holds.refusal and there.is_ready:
         return Wait(None, holds.refusal)
     gone = there.files.keys() - state.files.keys() - state.kept
     # Another revision is work even without a difference: the record has to name it.

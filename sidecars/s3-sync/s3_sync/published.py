@@ -103,7 +103,6 @@ class Record:
             or damaged, or the snapshot that it names is gone: then nothing is deleted
             that files of ours would keep, and nothing is approved.
         sequences: Of releases of this source: the highest sequence seen of each key.
-        is_written: Whether the record on disk is the one that this process knows.
     """
 
     def __init__(self, settings: Settings, state: int) -> None:
@@ -120,7 +119,8 @@ class Record:
             self._where["filters"] = filters
         self._fsync = settings.fsync
         self.sequences: Mapping[str, int] = {}
-        self.is_written = True
+        # Whether the record on disk is the one that this process knows.
+        self._is_written = True
         facts = read_facts(NAME, state)
         said = parse(facts)
         where = {"filters": None, **self._where}
@@ -136,12 +136,14 @@ class Record:
 
     def write(self, fence: Fence, published: Published) -> None:
         """
-        Replace the record.
+        Replace the record, unless it says this already.
 
         Raises:
             OSError: It was not written. This process knows it all the same.
             CycleAbandoned: The fence was revoked; nothing is known of it.
         """
+        if self._is_written and published == self.published:
+            return
         facts = published._asdict()
         signer = signer_of(published.sequences)
         if published.sequences:
@@ -152,9 +154,9 @@ class Record:
         with fence:
             self.published = published
             self.owner = "ours"
-            self.is_written = False
+            self._is_written = False
             write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
-        self.is_written = True
+        self._is_written = True
 
 
 def signer_of(sequences: Mapping[str, int]) -> str:

@@ -129,7 +129,7 @@ class Tree:
         Close the folder and its journal.
         """
         os.close(self.fd)
-        if self.journal is not None:
+        if self.journal:
             self.journal.close()
 
     # --- looking
@@ -273,7 +273,7 @@ class Tree:
         """
         Compact the journal.
         """
-        if self.journal is not None:
+        if self.journal:
             with fence:
                 self.journal.compact(self.files)
 
@@ -300,7 +300,7 @@ class Tree:
             one.mtime_ns for one in (self.files.get(path), self.before.get(path)) if one
         ]
         there = stat_in(path, self.fd)
-        if there is not None:
+        if there:
             times.append(there.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
@@ -320,15 +320,15 @@ class Tree:
                     sync_folder(readable)
 
     def _list(self, path: str, held: Held) -> None:
-        if self.journal is not None:
+        if self.journal:
             self.journal.add(path, held)
         self.files[path] = held
 
     def _note(self, path: str, held: Held | None) -> None:
-        if self.journal is not None:
+        if self.journal:
             self.journal.note(path, held)
         self.files.pop(path, None)
-        if held is not None:
+        if held:
             self.files[path] = held
 
     def _forget(self, path: str) -> None:
@@ -360,7 +360,7 @@ class Tree:
         Bytecode is removed with it, because its sources are gone from the bucket.
         """
         found = stat_in(name, folder)
-        if found is not None and stat.S_ISLNK(found.st_mode):
+        if found and stat.S_ISLNK(found.st_mode):
             log.warning("symlink_replaced", path=path)
         if found is None or not stat.S_ISDIR(found.st_mode):
             return
@@ -387,7 +387,7 @@ class Tree:
         except NOT_THERE:
             pass
         except OSError:
-            if held is not None:
+            if held:
                 self._note(path, held)
             if is_damaged:
                 self.damaged.add(path)

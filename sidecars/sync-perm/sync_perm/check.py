@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import closing
 
-from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
+from sidecar_runtime.checks import Checks
 from sidecar_runtime.errors import (
     EXIT_DONE,
     EXIT_SETTINGS,
@@ -45,31 +45,32 @@ def run(
         names: Variables with our prefix that are not settings.
     """
     print("sync-perm check")
-    unknown(names)
-    _report_airflow(airflow)
+    checks = Checks(names)
+    _report_airflow(checks, airflow)
     name = "connection"
     try:
         address = source.read(Fence())
         with closing(Database(address)) as database:
-            say("ok", name, f"{address} from {source.setting}")
+            checks.ok(name, f"{address} from {source.setting}")
             name = "tables"
             reader.fingerprint(database)
             try_write(database)
             holder = database.take_lock()
             if holder:
-                say("??", "lock", f"{holder} holds it")
+                checks.say("??", "lock", f"{holder} holds it")
             else:
-                say("ok", "lock", "is free")
+                checks.ok("lock", "is free")
         name = "roles"
         is_cli = airflow.installation.unfit
         look = _look_once(reader, address, None if is_cli else airflow)
         if not is_cli:
-            say("ok", name, TOLD if look.is_written else UNWRITTEN)
+            checks.ok(name, TOLD if look.is_written else UNWRITTEN)
     except SidecarError as error:
-        is_good = fail(name, error)
+        checks.fail(name, error)
     else:
-        is_good = _report_difference(reader, look, airflow)
-    return exit_code([is_good, daemon(settings.http_bind)])
+        _report_difference(checks, reader, look, airflow)
+    checks.daemon(settings.http_bind)
+    return checks.exit_code
 
 
 def _look_once(reader: Reader, address: Address, airflow: Airflow | None) -> Look:
@@ -91,43 +92,41 @@ def _look_once(reader: Reader, address: Address, airflow: Airflow | None) -> Loo
         return reader.look(database, report.defined)
 
 
-def _report_airflow(airflow: Airflow) -> None:
+def _report_airflow(checks: Checks, airflow: Airflow) -> None:
     """
     Report the version, who applies ``access_control``, and what runs.
     """
     found = airflow.installation
-    say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
+    checks.ok("airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
     manager = airflow.config.value("core", "auth_manager") or "FAB, as none is set"
     who = (
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
     )
-    say("ok", "auth manager", f"{manager}; at each parse, {who}")
+    checks.ok("auth manager", f"{manager}; at each parse, {who}")
     if found.unfit:
-        say("??", "mode", f"cli: our script {found.unfit}")
+        checks.say("??", "mode", f"cli: our script {found.unfit}")
 
 
-def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
+def _report_difference(
+    checks: Checks, reader: Reader, look: Look, airflow: Airflow
+) -> None:
     """
     Report what the sidecar would do, and whether it is needed.
     """
     count = counted(len(look.difference.items), "row")
-    say("ok", "differences", f"{count}: see `sync-perm diff`")
+    checks.ok("differences", f"{count}: see `sync-perm diff`")
     for dag_id, one in sorted(look.difference.failing.items()):
-        say("??", f"DAG {dag_id}", f"{one.reason}: {one.text}")
+        checks.say("??", f"DAG {dag_id}", f"{one.reason}: {one.text}")
     file = reader.file
     need = (
         "yes: Airflow does not apply the roles file" if file else _need(look, airflow)
     )
-    say("??" if need.startswith("hardly") else "ok", "needed?", need)
+    checks.say("??" if need.startswith("hardly") else "ok", "needed?", need)
     if file and file.problem:
-        return fail("roles file", file.problem)
-    if file:
-        say(
-            "ok",
-            "roles file",
-            f"{file.path}: {counted(len(file.document.roles), 'role')}",
-        )
-    return True
+        checks.fail("roles file", file.problem)
+    elif file:
+        roles = counted(len(file.document.roles), "role")
+        checks.ok("roles file", f"{file.path}: {roles}")
 
 
 def _need(look: Look, airflow: Airflow) -> str:

@@ -98,7 +98,7 @@ class Session:
             # Whatever it was, the next cycle trusts neither this connection nor what
             # was seen through it.
             self._seen = ""
-            if self._database is not None:
+            if self._database:
                 self._database.close()
                 self._database = None
             raise
@@ -173,7 +173,7 @@ class Session:
 
         Servers, PgBouncer and networks end such connections, so nothing is wrong.
         """
-        if self._database is not None:
+        if self._database:
             self._database.fence = fence
             try:
                 return self._of.reader.fingerprint(self._database)
@@ -192,7 +192,7 @@ class Session:
         comparison.
         """
         self._seen = self._fingerprint(fence)
-        assert self._database is not None
+        assert self._database
         look = self._of.reader.look(self._database, self._memory.defined)
         forget_fixed(self._memory, look)
         self._show(look, fence)

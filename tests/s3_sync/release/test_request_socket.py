@@ -71,7 +71,7 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(
         clock.seconds += pause
         for _turn in range(100):
             refused = asked.ask(f"{next(numbers)}", is_known=is_known)
-        assert refused is not None and "request_limit" == refused.reason
+        assert refused and "request_limit" == refused.reason
         assert most + more == len(asked.waiting)
     assert 3 == len(log.events("requested_revision_unavailable"))
     assert asked.ask("of the other kind", is_known=not is_known) is None
@@ -125,4 +125,4 @@ def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(
 
     assert [AWAY] == list(asked.waiting)
     failure = asked.ask(first, is_known=True)
-    assert failure is not None and "cycle_timeout" == failure.reason
+    assert failure and "cycle_timeout" == failure.reason

@@ -11,6 +11,7 @@ import pytest
 
 from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.support.git.git_sync import GitSite
+from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -80,6 +81,11 @@ exit 3"""
     wrapper.wait_for(lambda: wrapper.reason() is None, "it succeeds")
     wrapper.wait_for_event("reason_ended", reason="hook_failed")
     check(here, code=0, **settings)
+
+
+def test_check_fails_where_no_commit_has_room(here: GitSite) -> None:
+    with small_volume(here.root, "512k"):
+        assert "FAIL  root           target_full" in check(here, code=3)
 
 
 @pytest.mark.parametrize("name", ["GITSYNC_REPO", "GITSYNC_REF"])

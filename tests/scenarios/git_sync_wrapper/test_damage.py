@@ -14,6 +14,7 @@ import pytest
 from sidecar_runtime.volume.own import walk
 from sidecar_runtime.volume.snapshots import opened
 from tests import Texts
+from tests.scenarios.git_sync_wrapper.conftest import record
 from tests.support.git.git_repository import Files
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
@@ -166,6 +167,7 @@ until test -e {go_on}; do sleep 0.1; done"""
     wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", body))
     before = contents(here.link.resolve())
     wrapper.wait_until_ready()
+    at = record(here)["published_at"]
     edit(here.link.resolve())
     wrapper.send_signal(signal.SIGHUP)
     wait_until(lambda: 503 == wrapper.get("/readyz").status, "it is not ready")
@@ -175,6 +177,7 @@ until test -e {go_on}; do sleep 0.1; done"""
     wait_until(
         lambda: before == contents(here.link.resolve()), "git-sync has brought it"
     )
+    assert at == record(here)["published_at"]
 
 
 def test_no_more_than_a_sparse_checkout_comes_to_the_volume_for_a_repair(

@@ -109,7 +109,7 @@ def test_reports_what_is_wrong(
     check: Check, s3: FakeS3, target: Path, name: str
 ) -> None:
     settings, denied, named = MISTAKES[name]
-    if denied is not None:
+    if denied:
         s3.inject(*denied)
 
     said = check(3, settings)

@@ -102,7 +102,7 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
             daemon = start(metadata, {"SYNC_PERM_INCLUDE_DAGS": include_dags})
 
         wait_for_contents(metadata, wanted, story, daemon)
-    assert daemon is not None
+    assert daemon
     seen = len(daemon.events)
     daemon.sighup()
     daemon.wait_for_pass(seen)

@@ -127,7 +127,7 @@ class Server(Program, ABC):
         """
         End the server and its connections immediately, unless it is already stopped.
         """
-        if self._process is not None:
+        if self._process:
             self._process.send_signal(self.end_signal)
             self._process.wait(30)
             self._process = None

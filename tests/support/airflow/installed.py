@@ -115,7 +115,7 @@ class Airflow:
             )
         else:
             variables["PYTHONPATH"] = str(WITHOUT_KUBERNETES)
-        if url is not None:
+        if url:
             variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
         return variables
 

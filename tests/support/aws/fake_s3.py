@@ -152,7 +152,7 @@ class FakeS3(LoopbackServer):
             or self._other_region(request)
             or (None if bucket == self.bucket else _no_such_bucket(bucket))
         )
-        if refusal is not None:
+        if refusal:
             return refusal
         if request.method not in ("GET", "HEAD"):
             return error_answer(405, "MethodNotAllowed")

@@ -91,7 +91,7 @@ def signature_problem(
         return error_answer(
             403, "InvalidAccessKeyId", "The key Id does not exist in our records."
         )
-    if identity.refusal is not None:
+    if identity.refusal:
         status = 400 if identity.refusal == "ExpiredToken" else 403
         return error_answer(status, identity.refusal, "The provided token has expired.")
     if request.headers.get("x-amz-security-token") != identity.token:

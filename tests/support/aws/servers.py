@@ -145,7 +145,7 @@ class MotoServer(S3Server):
         self._server.start()
 
     def stop(self) -> None:
-        if self._server is not None:
+        if self._server:
             self._server.stop()
             self._server = None
 

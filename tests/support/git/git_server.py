@@ -79,7 +79,7 @@ class GitServer(LoopbackServer):
         """
         Return the answer of git-http-backend, or a refusal.
         """
-        if self.judge is not None:
+        if self.judge:
             given = credentials_of(request)
             if given is None:
                 return Answer(401, REALM)

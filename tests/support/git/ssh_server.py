@@ -98,7 +98,7 @@ class SshServer(Program):
         (self.folder / "authorized_keys").write_text("".join(lines))
 
     def start(self) -> None:
-        assert SSHD is not None
+        assert SSHD
         self.port = self.port or own_port()
         if os.getuid() == 0:
             # as root, sshd chroots to this folder

@@ -151,7 +151,7 @@ class LoopbackServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        if self._kept is not None:
+        if self._kept:
             self._kept.close()
             self._kept = None
         assert [] == self.bugs
@@ -171,7 +171,7 @@ class LoopbackServer:
         """
         Refuse new connections and drop the open ones.
         """
-        if self._http is not None:
+        if self._http:
             self.release()
             self._http.shutdown()
             self._http.server_close()
@@ -366,7 +366,7 @@ class _Server(ThreadingTCPServer):
         self.fake = fake
         self.open_connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
-        if tls is not None:
+        if tls:
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )

@@ -110,14 +110,14 @@ class Kdc(Program):
         """
         Accept connections and datagrams, but do not answer (SIGSTOP) until `resume`.
         """
-        assert self._process is not None
+        assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """
         Answer again, including requests that arrived meanwhile.
         """
-        assert self._process is not None
+        assert self._process
         self._process.send_signal(signal.SIGCONT)
 
     def kadmin(self, query: str) -> str:

@@ -96,7 +96,7 @@ def readers(
             )
             found.append(Reader(kind, process))
         for reader in found:
-            assert reader.process.stdout is not None
+            assert reader.process.stdout
             assert "ready\n" == reader.process.stdout.readline(), (
                 reader.process.communicate()
             )
@@ -113,7 +113,7 @@ def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
     if main is None:
         more = [service] if kind == "context" else []
         return [sys.executable, str(HERE / "ccache_reader.py"), kind, *more]
-    assert JAVA is not None
+    assert JAVA
     path = f"{folder}:{folder.parent}/jars/*"
     if not (folder / f"{main}.class").exists():
         sources = f"{HERE}/java"

@@ -152,7 +152,7 @@ class Witness:
         """
         Note an HTTP answer.
         """
-        if path == "/metrics" and self._sidecar is not None:
+        if path == "/metrics" and self._sidecar:
             for line in body.splitlines():
                 self._sample(self._sidecar, line)
         elif path == "/readyz":

@@ -76,7 +76,7 @@ class Shelf:
             turn = pointer.turn._replace(sequence=old.turn.sequence + 1)
             pointer = pointer._replace(turn=turn, history=old.turns())
         data = write_pointer(pointer)
-        if self.signer is not None:
+        if self.signer:
             data = self.signer.sign(data, self._s3.bucket, PREFIX)
         self.current = replace(release, pointer=pointer, pointer_bytes=data)
         self.put(POINTER_KEY, self.current.pointer_bytes)

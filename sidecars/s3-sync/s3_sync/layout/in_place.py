@@ -111,7 +111,7 @@ class InPlaceLayout:
         published, files = self._before
         self._before = None
         if self.shown.files == files:  # no file was replaced
-            # The error that ends the build is told, not this one.
+            # What ends the build is told or recorded, not this error.
             with suppress(OSError):
                 self.record.write(fence, published)
 
@@ -139,12 +139,12 @@ class InPlaceLayout:
         that is said to be in progress, or one file that the record does not know yet.
         """
         self._delete(build, fence)
-        # From here on, nothing can be taken back.
-        self._before = None
         # Not only once the change is over: what cannot be deleted adds lines each time.
         self.shown.compact(fence)
         # What could not be deleted: then the change is not over, and the record says so.
         build.fill.raise_first(build.missing)
+        # No file came: then no change has been in progress.
+        self.undo(fence)
         record()
 
     def _delete(self, build: Build, fence: Fence) -> None:

@@ -126,7 +126,7 @@ class SnapshotLayout:
         the link decides.
         """
         published = self.record.published
-        if published is not None and self.snapshots.has(published.name):
+        if published and self.snapshots.has(published.name):
             return published.name
         return self.snapshots.current()
 
@@ -213,7 +213,7 @@ class SnapshotLayout:
         brought into it.
         """
         tree = self._build
-        if tree is not None:
+        if tree:
             tree.purge(fence)  # the gate's command may have written here
             is_there = is_at(tree.name, self.store, tree.fd)
             # One altered file: others may be, too, in ways that no stat shows.
@@ -316,7 +316,7 @@ class SnapshotLayout:
         """
         build = self._build
         self._build = None
-        if build is not None:
+        if build:
             build.close()
             remove_tree(build.name, self.store)
 
@@ -423,7 +423,7 @@ class SnapshotLayout:
             return there
         with fence:
             remove_tree(name, self.store)  # whatever is not a folder is not a snapshot
-            if folder.journal is not None:  # of a try that was abandoned
+            if folder.journal:  # of a try that was abandoned
                 folder.journal.close()
                 folder.journal = None
             # The list before the name: each snapshot has one, after a crash, too.

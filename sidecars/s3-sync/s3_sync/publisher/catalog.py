@@ -160,7 +160,7 @@ def read_existing(store: Boto3Store) -> Current:
             of releases, so nothing in it may be used or removed.
     """
     found = read_current(store)
-    if found.refusal is not None:
+    if found.refusal:
         raise found.refusal
     return found
 

@@ -235,7 +235,7 @@ def run(arguments: Namespace, environ: Environ) -> int:
     except SidecarError as error:
         report = Report([], {}, error)
     lines, facts, failure = report
-    if failure is not None:
+    if failure:
         findings = getattr(failure, "findings", ())
         said = [f"s3-sync {arguments.command}: {failure.message}"]
         for finding in findings:
@@ -433,7 +433,7 @@ def _keys(
     except ValueError as error:
         problem = Problem(SIGN_KEY, without_key(path or ""), str(error))
         raise SettingsError([problem]) from None
-    if signer is not None:
+    if signer:
         return keys or signer.keys, signer
     # Of an unsigned promotion, the trusted keys are those of the source.
     return None if arguments.command == "promote" else keys, None

@@ -81,7 +81,7 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
     with scratch() as folder, scratch() as home:
         gate = make_gate(settings, metrics)
         verdicts = [Verdict(settings.gate, f"Checked: {settings.gate}")]
-        if airflow is not None:
+        if airflow:
             gate = Gate(_check(airflow, home, verdicts), settings, metrics)
         if gate is None:
             return Verdict(
@@ -99,7 +99,7 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
                 f"the gate came to no verdict: {error.message}",
                 f"{error.remedy} Publish again.",
             ) from error
-        if refusal is not None:
+        if refusal:
             refusal.message = "the gate refuses the release"
             refusal.advice = (
                 "Fix the files and publish again. With --gate airflow, --gate-allow PATTERN "

@@ -273,17 +273,18 @@ def prune(
     except SidecarError as error:
         failure = error
     left = len(entries) - len(gone)
+    freed_bytes = sum(freed)
     facts = {
         "result": "planned" if is_dry else "pruned",
         "url": store.url,
         "removed": gone,
         "kept": left,
         "bundles": len(freed),
-        "freed_bytes": sum(freed),
+        "freed_bytes": freed_bytes,
     }
     lines.append(
         f"{verb} from {store.url}: releases {len(gone)}, bundles {len(freed)} "
-        f"({size_text(sum(freed))}); releases kept: {left}"
+        f"({size_text(freed_bytes)}); releases kept: {left}"
     )
     return Report(lines, facts, failure)
 

@@ -93,9 +93,9 @@ class RequestSocket:
             is_known: Whether the source has told of it.
         """
         failure, until = self._failures.get(revision, (None, 0.0))
-        if failure is not None and time.monotonic() < until:
+        if failure and time.monotonic() < until:
             return failure
-        if self.outage is not None:
+        if self.outage:
             return self.outage
         if revision in self.waiting:
             return None
@@ -168,7 +168,7 @@ class RequestSocket:
         """
         Close the socket; snapshots that were requested stay.
         """
-        if self._listener is not None:
+        if self._listener:
             self._listener.close()
         self._listener = self._socket = None
 
@@ -192,7 +192,7 @@ class RequestSocket:
             if before is None or before.reason != error.reason:
                 _log_unavailable(revision, error)
         finally:
-            if failure is not None:
+            if failure:
                 if len(self._failures) >= MOST:
                     del self._failures[next(iter(self._failures))]
                 self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS

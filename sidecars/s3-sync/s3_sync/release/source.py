@@ -351,7 +351,7 @@ class Cutter:
         """
         Discard the incomplete file, if any, and go back to its beginning.
         """
-        if self._incoming is not None:
+        if self._incoming:
             self._fill.tree.staging.discard(self._incoming[0])
             self._incoming = None
         # The last file again, if only the end of the response was lost.

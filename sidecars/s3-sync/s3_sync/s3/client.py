@@ -237,7 +237,7 @@ class S3Client:
             ObjectMoved: The object does not exist.
             ObjectError, SourceError, WireError
         """
-        assert self._pool is not None
+        assert self._pool
         server = self._pool.address.host_header
         asked = waits_for(f"{server} to {what.operation} {what.key!r}")
         self._asked.append(asked)
@@ -267,13 +267,13 @@ class S3Client:
         """
         Close the connections.
         """
-        if self._pool is not None:
+        if self._pool:
             self._pool.close()
 
     async def _send_once(
         self, what: Get, receiver: Receiver | None, *, is_last: bool
     ) -> Answer:
-        assert self._pool is not None
+        assert self._pool
         address = self._pool.address
         credentials = self._access[0]
         if receiver is not None:
@@ -317,7 +317,7 @@ class S3Client:
         bucket, without headers that this server refuses, or with rotated credentials.
         Of several requests with the same refusal, the first one adapts.
         """
-        assert self._pool is not None
+        assert self._pool
         said = refusal.code + refusal.message
         is_get = request.operation == "get"
         if answer.status in (400, 501) and is_get and _REFUSED.search(said):
@@ -474,8 +474,9 @@ def sign(
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     key = _signing_key(credentials.secret_key, moment[:8], address.region)
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
     authorization = (
         f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, "
-        f"Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
+        f"Signature={signature}"
     )
     return {**headers, **amz, "authorization": authorization}

@@ -221,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
-        if self._exchange is not None:
+        if self._exchange:
             part = "during" if self.has_begun else "before"
             said = f"the server closed the connection {part} its response"
             self._exchange.end(WireError("connection_lost", said))
@@ -230,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _current(self) -> _Exchange:
-        assert self._exchange is not None
+        assert self._exchange
         return self._exchange
 
     def on_message_begin(self) -> None:
@@ -273,7 +273,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_body(self, body: bytes) -> None:
         exchange = self._current
         exchange.framing_bytes = 0
-        if exchange.sink is not None:
+        if exchange.sink:
             exchange.sink(body)
             return
         exchange.held += body
@@ -395,7 +395,7 @@ class Pool:
             headers = {**headers, **_login_of(address.proxy)}
         head = _head("GET", path, headers)
         ends_at = time.monotonic() + seconds
-        if self._coming is not None:
+        if self._coming:
             await asyncio.wait([self._coming])
         while True:
             kept = self._idle.pop() if self._idle else None
@@ -438,7 +438,7 @@ class Pool:
         """
         Close the idle connections.
         """
-        if self._coming is not None:
+        if self._coming:
             self._coming.cancel()
         while self._idle:
             self._idle.pop().close()

@@ -278,8 +278,10 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
     assert 503 == ready.status
     assert failed["error"] == ready.json()["error"]
     assert f"{target} cannot be read: Not a directory" == ready.json()["problem"]
+    seen = len(daemon.events)
     target.unlink()
     assert "changed" == daemon.sync()["result"]
+    daemon.wait_for_event("target_reopened", after=seen)
     assert FILES == published(target)
 
 

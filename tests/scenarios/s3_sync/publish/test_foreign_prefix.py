@@ -83,7 +83,7 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
     site.s3.delete(POINTER)
     reason = "release_missing"
     back = ["rollback", revision]
-    if pointer is not None:
+    if pointer:
         site.s3.put(POINTER, pointer)
         reason = "release_invalid"
         back.append("--force")

@@ -80,7 +80,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
 ) -> None:
     daemon = begin(INTERVAL="0.2").until_synced()
     good = shelf.current
-    assert good is not None
+    assert good
     s3.inject(replace_body(lambda body: bytes(len(body))), is_bundle)
     shelf.publish({path: b"bad\n"})
     waits = set()
