@@ -28,12 +28,11 @@ from tests.support.machine.clocks import Clock
 
 def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
     entries = {name: Entry(name, "one", 1) for name in ("same", "new", "etag", "size")}
-    one = Held("one", 1, 2, 3, 4)
     held = {
-        "same": one,
-        "etag": one._replace(etag="two"),
-        "size": one._replace(size_bytes=2),
-        "kept": one,
+        "same": ONE,
+        "etag": ONE._replace(etag="two"),
+        "size": ONE._replace(size_bytes=2),
+        "kept": ONE,
     }
     there = There(held, held, Published(aim="r1", missing=3), is_ready=True)
 
@@ -50,7 +49,9 @@ SHOWN = Published("r1", "r1", "r1", published_at=1.0, files=2)
 FILES = {"a": ONE, "b": ONE}
 BOTH = There(FILES, FILES, SHOWN, is_ready=True)
 ONLY_A = BOTH._replace(
-    intact={"a": ONE}, published=SHOWN._replace(revision="", missing=1, files=1)
+    intact={"a": ONE},
+    published=SHOWN._replace(revision="", missing=1, files=1),
+    is_snapshot=True,
 )
 UPLOAD = failure("source_unsettled", "it has not stayed the same")
 HELD = failure("deletion_held", "most files are missing")
@@ -63,20 +64,20 @@ DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
     "and is due again": (R1, ONLY_A, Holds(resting={"c"}), Work()),
     "the same, but not recorded": (
         R1,
-        ONLY_A._replace(published=SHOWN),
+        ONLY_A._replace(published=SHOWN, is_snapshot=False),
         Holds(resting={"b"}),
         Work(),
     ),
-    "one is damaged": (
+    "in place, a killed process left one of another state": (
         R1,
-        BOTH._replace(intact={"a": ONE}, is_ready=False),
+        BOTH._replace(intact={**FILES, "b": ONE._replace(etag="two")}),
         Holds(),
         Work(),
     ),
     "the link leads elsewhere": (R1, BOTH._replace(is_ready=False), Holds(), Work()),
     "one has no key any more": (
         R1,
-        BOTH._replace(files={"a": ONE, "b": ONE, "c": ONE}),
+        BOTH._replace(files={**FILES, "c": ONE}),
         Holds(),
         Work({"c"}),
     ),
@@ -88,7 +89,9 @@ DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
     ),
     "a fallback": (
         R1,
-        BOTH._replace(published=SHOWN._replace(fallback="r1")),
+        BOTH._replace(
+            published=SHOWN._replace(name="r0", fallback="r1"), is_snapshot=True
+        ),
         Holds(),
         Work(),
     ),

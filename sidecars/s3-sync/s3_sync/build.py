@@ -203,7 +203,6 @@ class Builder:
         """
         state = build.state
         missing = build.missing
-        settings = self._parts.settings
         # Files that were not tried say nothing about S3 or the state; so this comes
         # first, and the next cycle goes on.
         if build.fill.unreached:
@@ -212,7 +211,7 @@ class Builder:
                 f"{len(build.fill.unreached)} of {len(state.files)} files were not read "
                 "in time",
                 "The next cycle goes on with them. If this is no first sync, raise "
-                f"{settings.variable_prefix}TIMEOUT.",
+                f"{self._parts.settings.variable_prefix}TIMEOUT.",
             )
         # All of a release or none.
         if state.is_whole:

@@ -141,8 +141,9 @@ class Sync:
         self.parts.status.metrics.files.healed.inc(counts["files_healed"])
         for path in shown.damaged & state.kept:
             shown.forget(path, fence)
-        # The decision and the gate read from here whether consumers have what they need.
-        self.show(fence)
+        # The decision and the gate read there whether consumers have what they need.
+        if damaged:
+            self.show(fence)
 
         # One answer to what is to be done now, and if nothing, until when and why.
         holds = self._meet(state, asked_at, fence)
@@ -151,6 +152,7 @@ class Sync:
             intact=shown.intact,
             published=self._record.published,
             is_ready=self.parts.status.readiness.ready,
+            is_snapshot=settings.layout == "snapshot",
         )
         todo = decide(state, there, holds, time.time())
         # No build follows that would tell why a repair failed, or make room for it.
@@ -276,9 +278,9 @@ class Sync:
                 self._layout.shown.intact,
                 rest_seconds=seconds,
             )
-        published = self._record.published
+        published = self._record.published or Published()
         # This state was acted upon before: a repair or a retry does not wait.
-        if published and published.aim == state.revision:
+        if published.aim == state.revision:
             left_seconds = 0.0
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
         settling = failure("source_unsettled", said)
@@ -311,8 +313,7 @@ class Sync:
 
     @property
     def _revision(self) -> str:
-        published = self._record.published
-        return published.revision if published else ""
+        return (self._record.published or Published()).revision
 
     def _waiting(self, wait: Wait, counts: dict[str, int]) -> Outcome:
         # Nothing is removed meanwhile: without a publish, what is retained does not grow.

@@ -100,7 +100,7 @@ def has_mode(found: os.stat_result, mode: int) -> bool:
     """
     Whether a file has a kind and mode, apart from what an fsGroup adds.
     """
-    return found.st_mode == mode or found.st_mode == mode | _OF_FS_GROUP
+    return found.st_mode in (mode, mode | _OF_FS_GROUP)
 
 
 class Listed(NamedTuple):

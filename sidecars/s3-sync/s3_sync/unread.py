@@ -136,6 +136,8 @@ class UnreadFiles:
             skipped: The reason by key, from the source.
         """
         errors = self.errors
+        if not (errors or skipped or self._named):
+            return  # nor was there anything before
         counts = Counter(error.reason for error in errors.values())
         self._reasons |= counts.keys()
         for reason in self._reasons:  # also those that are over: 0

@@ -212,16 +212,14 @@ class SnapshotLayout:
         Return a folder that nobody reads, with what earlier cycles of this process
         brought into it.
         """
-        tree = self._build
-        if tree:
-            tree.purge(fence)  # the gate's command may have written here
-            is_there = is_at(tree.name, self.store, tree.fd)
+        begun = self._build
+        if begun:
+            begun.purge(fence)  # the gate's command may have written here
+            is_there = is_at(begun.name, self.store, begun.fd)
             # One altered file: others may be, too, in ways that no stat shows.
-            if not is_there or tree.altered(tree.files):
+            if not is_there or begun.altered(begun.files):
                 self.drop()
-                tree = None
-        if tree is None:
-            tree = self._new_folder("build")
+        tree = self._build or self._new_folder("build")
         tree.before = self.shown.files
         self._build = tree
         return tree
