@@ -25,7 +25,6 @@ from tests.support.aws.writable_s3 import (
     Conditions,
     Meeting,
     is_write,
-    lose_answer,
     without,
 )
 from tests.support.http.faults import answer_with, first
@@ -158,17 +157,6 @@ def test_a_release_that_was_replaced_before_its_answer_arrived_was_published(
     site.succeed("rollback", b)
 
     assert b == site.turns()[1]
-
-
-def test_a_written_pointer_is_a_success_although_every_answer_is_a_failure(
-    site: Site,
-) -> None:
-    site.publish(A)
-    site.s3.inject(lose_answer, IS_POINTER)
-
-    site.publish(B)
-
-    assert [B, 2] == [site.current(), len(site.turns())]
 
 
 # How a store leaves the pointer as it was, and what the command says.
