@@ -53,9 +53,9 @@ def test_a_file_is_executable_if_anybody_may_execute_it(tmp_path: Path) -> None:
     for mode in modes:
         (folder / mode).chmod(int(mode, 8))
 
-    found = look(str(folder), ())[0]
-
-    assert modes[1:] == [file.path for file in found if file.is_executable]
+    assert modes[1:] == [
+        file.path for file in look(str(folder), ())[0] if file.is_executable
+    ]
 
 
 def test_what_it_looks_at_and_lists_has_a_limit(

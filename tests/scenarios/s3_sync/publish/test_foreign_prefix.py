@@ -81,8 +81,7 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
     site: Site, pointer: bytes | None, reason: str, more: tuple[str, ...]
 ) -> None:
     """The way back: one of these, by `rollback`."""
-    site.publish(A)
-    revision = site.turns()[0]
+    revision = site.publish(A)["revision"]
     site.s3.delete(POINTER)
     if pointer is not None:
         site.s3.put(POINTER, pointer)

@@ -210,8 +210,7 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     key = Key()
     trusts = ("--trusted-keys", write_keys(tmp_path / "keys", key))
     signs = (*trusts, "--sign-key", key.write_private(tmp_path / "key.pem"))
-    site.publish(A)
-    a = site.turns()[0]
+    a = site.publish(A)["revision"]
     writes = (("publish", site.dags), ("rollback", a), ("promote", site.url, site.prd))
     reads = (("releases",), ("diff", site.url, site.url), ("prune-releases",))
     every = [(*words, *signs) for words in writes]
