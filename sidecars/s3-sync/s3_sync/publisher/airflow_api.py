@@ -19,7 +19,6 @@ from urllib.request import HTTPErrorProcessor, Request, build_opener
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 
-REQUEST_SECONDS = 60.0
 # Waits before a request: doubled before each next try, up to half a minute.
 PAUSE_SECONDS = 1.0
 # Of a busy server, or of a proxy before one that restarts.
@@ -164,7 +163,7 @@ class Api:
             time.sleep(pause)
             pause = min(2 * pause, 30)
             try:
-                with self._opener.open(request, timeout=REQUEST_SECONDS) as answer:
+                with self._opener.open(request, timeout=60) as answer:
                     if answer.status not in BUSY:
                         return answer.status, answer.read(ANSWER_LIMIT_BYTES)
                 why = f"{answer.status} {answer.reason}"

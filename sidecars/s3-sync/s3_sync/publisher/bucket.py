@@ -108,7 +108,7 @@ class Boto3Store:
         self.keys = keys
         self.bucket = settings.bucket
         self.prefix = settings.prefix
-        self.url = f"s3://{self.bucket}/{self.prefix}"
+        self.url = settings.source
         # How far S3's clock, which dates the objects, is ahead of ours.
         self._ahead = timedelta(0)
         with self._explaining("list", ""):
@@ -186,7 +186,7 @@ class Boto3Store:
         try:
             return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
         except exceptions.ClientError as error:
-            status, code = _answer_of(error)
+            status, code, _ = _answer_of(error)
             if status == 404 and code not in ("", "NoSuchBucket"):
                 return None
             # Without permission to list the whole bucket, S3 answers 403 if it does not
@@ -232,7 +232,7 @@ class Boto3Store:
                     **(condition or {}),
                 )
             except exceptions.ClientError as error:
-                status, code = _answer_of(error)
+                status, code, _ = _answer_of(error)
                 # 409: of another conditional write at the same moment.
                 if condition and (status in (409, 412) or code == "NoSuchKey"):
                     raise ConditionFailed(
@@ -269,8 +269,7 @@ class Boto3Store:
         try:
             yield
         except exceptions.ClientError as error:
-            status, code = _answer_of(error)
-            message = error.response.get("Error", {}).get("Message") or ""
+            status, code, message = _answer_of(error)
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
             request = Request(
                 operation,
@@ -315,13 +314,14 @@ def _unreachable(error: Exception) -> SidecarError:
     return kind(reason, without_password(shown(error)))
 
 
-def _answer_of(error: exceptions.ClientError) -> tuple[int, str]:
+def _answer_of(error: exceptions.ClientError) -> tuple[int, str, str]:
     """
-    Return status and code of S3's answer; the code is empty if the response is not
-    S3's.
+    Return status, code and message of S3's answer; the code is empty if the response is
+    not S3's.
 
     Without a code, botocore takes the status.
     """
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    code = error.response.get("Error", {}).get("Code", "")
-    return status, "" if code.isdigit() else code
+    said = error.response.get("Error", {})
+    code = said.get("Code", "")
+    return status, "" if code.isdigit() else code, said.get("Message") or ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import NamedTuple
 
 from s3_sync.names import is_revision, short, skip_reason_of
@@ -101,18 +102,6 @@ class Current(NamedTuple):
         return f"{said}, signed by {self.signed_by}" if self.signed_by else said
 
 
-class CatalogEntry(NamedTuple):
-    """
-    A release in the bucket, as a listing shows it.
-
-    Args:
-        used_at: When it was last published or replaced, by S3's clock.
-    """
-
-    used_at: datetime
-    revision: str
-
-
 def read_current(store: Boto3Store, *, forces: bool = False) -> Current:
     """
     Return the pointer.
@@ -200,7 +189,7 @@ def resolve(store: Boto3Store, text: str) -> str:
             f"{store.url} has no {text} release",
             "Pass a revision; `s3-sync releases` lists the existing ones.",
         )
-    found = []
+    found = {}
     beginning = DIGITS.fullmatch(text)
     if beginning:
         revision = f"sha256-{beginning[1]}"
@@ -214,7 +203,7 @@ def resolve(store: Boto3Store, text: str) -> str:
             "A revision is sha256- and 64 hexadecimal digits; the first 12 digits suffice if they "
             "are unique. `s3-sync releases` lists the revisions; old ones may have been pruned.",
         )
-    return found[0].revision
+    return min(found)
 
 
 def read_manifest(store: Boto3Store, revision: str) -> tuple[Manifest, bytes]:
@@ -248,19 +237,20 @@ def damaged(store: Boto3Store, revision: str, why: str) -> ReleaseError:
 
 def list_releases(
     store: Boto3Store, beginning: str = MANIFEST_FOLDER
-) -> list[CatalogEntry]:
+) -> dict[str, datetime]:
     """
-    Return the existing releases, the most recently used first.
+    Return the existing releases, the most recently used first, and when each was last
+    published or replaced, by S3's clock.
 
     Args:
         beginning: Of the keys of objects whose names are revisions.
     """
-    found = []
-    for listed in store.list(beginning):
-        if is_of_release(listed.key):
-            name = listed.key.partition("/")[2].removesuffix(MANIFEST_SUFFIX)
-            found.append(CatalogEntry(used_at=listed.modified_at, revision=name))
-    return sorted(found, reverse=True)
+    found = {
+        listed.key.partition("/")[2].removesuffix(MANIFEST_SUFFIX): listed.modified_at
+        for listed in store.list(beginning)
+        if is_of_release(listed.key)
+    }
+    return dict(sorted(found.items(), key=itemgetter(1), reverse=True))
 
 
 def find_manifest(store: Boto3Store, revision: str) -> Manifest | None:
@@ -277,4 +267,4 @@ def read_pins(store: Boto3Store) -> set[str]:
     """
     Return the revisions that are pinned in the bucket.
     """
-    return {entry.revision for entry in list_releases(store, PIN_FOLDER)}
+    return {*list_releases(store, PIN_FOLDER)}

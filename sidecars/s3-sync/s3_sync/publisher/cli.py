@@ -296,11 +296,12 @@ def _run(arguments: Namespace, environ: Environ) -> Report:
         dags = wait.Folder(arguments.folder, api, arguments.exclude).dags()
     before = wait.errors_before(api)
     report = _act(arguments, environ, order, settings)
-    if report.facts.get("previous") == report.facts.get("revision"):
+    name = report.facts.get("revision")
+    if report.facts.get("previous") == name:
         before = set()  # they are of this release
     changed = {*chain(*report.facts.get("changes", {}).values())}
     try:
-        release = wait.Release(store, dags & changed)
+        release = wait.Release(store, name, dags & changed)
         live = wait.wait(release, api, arguments.timeout, before, changed)
     except SidecarError as error:
         return report._replace(failure=error)

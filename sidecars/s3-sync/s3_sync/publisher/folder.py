@@ -56,8 +56,6 @@ _LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
 # Each as often as a path leads to it: symlinks to folders of symlinks multiply them.
 FOLDERS_LIMIT = 10_000
 LEVEL = 6
-UNIX = 3  # "version made by", for the modes
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
 
 # The variables of each CI for what an origin tells.
 # https://docs.github.com/en/actions/reference/workflows-and-actions/variables
@@ -273,8 +271,8 @@ def write_bundle(contents: Iterable[FileContent], out: BinaryIO) -> dict[str, Fi
 
 def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
     path, data, is_executable = content
-    info = zipfile.ZipInfo(path, EPOCH)
-    info.create_system = UNIX
+    info = zipfile.ZipInfo(path)  # with the oldest date that a zip can contain
+    info.create_system = 3  # Unix, for the modes
     info.external_attr = (stat.S_IFREG | (0o755 if is_executable else 0o644)) << 16
     # Stored if deflating makes it no smaller, or so small that a reader would refuse
     # it.

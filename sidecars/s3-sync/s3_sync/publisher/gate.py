@@ -29,12 +29,6 @@ from sidecar_runtime.gate.gate import (
 
 NAMED = 20
 RUNNER = Path(__file__).with_name("airflow_runner.py")
-# The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the
-# database.
-HOME_FOLDERS = ("config", "plugins")
-# Where Python and its packages find modules and libraries; the daemon's gate does not
-# need them.
-VARIABLES = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
 
 
 class Verdict(NamedTuple):
@@ -118,7 +112,8 @@ def _check(airflow: Airflow, home: str, verdicts: list[Verdict]) -> Check:
         home: An empty folder, which becomes AIRFLOW_HOME.
         verdicts: Receives which Airflow has checked what, if it came to a verdict.
     """
-    for name in HOME_FOLDERS:
+    # Nothing else of the user's AIRFLOW_HOME is used: airflow.cfg names the database.
+    for name in ("config", "plugins"):
         given = Path(airflow.home, name).expanduser()
         if given.is_dir():
             Path(home, name).symlink_to(given.absolute())
@@ -143,7 +138,10 @@ def _check(airflow: Airflow, home: str, verdicts: list[Verdict]) -> Check:
         verdicts.append(Verdict("airflow", text))
         return refused
 
-    return Check((airflow.python, str(RUNNER), home), read, variables=VARIABLES)
+    # Where Python and its packages find modules and libraries; the daemon's gate does
+    # not need them.
+    variables = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
+    return Check((airflow.python, str(RUNNER), home), read, variables=variables)
 
 
 def broken_file(path: str, trace: str) -> Finding:

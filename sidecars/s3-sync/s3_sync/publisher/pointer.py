@@ -21,8 +21,6 @@ from s3_sync.reasons import S3Error
 from s3_sync.release.format import POINTER_KEY, Turn, manifest_key
 from sidecar_runtime.errors import SidecarError
 
-# No object has this ETag: no known content has this MD5.
-NO_ETAG = '"00000000000000000000000000000000"'
 # The wait before the pointer is read back: where a store looks and then writes, another
 # publisher's write may follow ours. Without the wait, S3Mock lost 6 of 12 publishes
 # unseen, and S3Proxy 1 of 24 (2026-11).
@@ -59,19 +57,18 @@ def replace(store: Boto3Store, before: Current, draft: Draft, parcel: Parcel) ->
         SidecarError: The pointer that is there afterwards neither names the release nor
             has the draft's turn in its history; or it is unknown whether it does.
     """
-    # Each condition, and one of its kind that is not met.
     if before.etag is None:
-        conditions = [(IF_NEW, IF_NEW)]
+        conditions = [IF_NEW]
     elif before.etag:
         # Ceph's RGW (16.2, 18.2) compares the ETag without quotes, byte by byte.
         conditions = [
-            ({"IfMatch": before.etag}, {"IfMatch": NO_ETAG}),
-            ({"IfMatch": before.etag.strip('"')}, {"IfMatch": NO_ETAG.strip('"')}),
+            {"IfMatch": before.etag},
+            {"IfMatch": before.etag.strip('"')},
         ]
     else:
         raise store.unsupported()
-    for condition, wrong in conditions * ROUNDS:
-        _must_refuse(store, parcel, wrong)
+    for condition in conditions * ROUNDS:
+        _must_refuse(store, parcel, condition)
         refused, now = _write(store, draft, condition)
         # Refused, but nobody has changed it: the store may compare the ETag in another
         # form, or be busy with another conditional write (409), after which AWS says to
@@ -86,7 +83,7 @@ def _must_refuse(store: Boto3Store, parcel: Parcel, condition: Condition) -> Non
     """
     Write what the store must refuse, and what changes nothing if it does not: `rclone
     serve s3` ignores conditions, and Ceph ignores If-None-Match in a versioned bucket
-    (2026-11).
+    (2026-11). The manifest is there, and its ETag is another one than the pointer's.
 
     Raises:
         SidecarError: ``store_unsupported``; the current release has not changed.

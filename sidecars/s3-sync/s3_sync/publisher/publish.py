@@ -253,17 +253,16 @@ def _write(
     Raises:
         SidecarError: As :func:`pointer.replace`.
     """
-    revision = parcel.revision
     previous = before.names.get("current")
     _upload(store, parcel)
-    if previous and previous != revision:
+    if previous:
         # Write its manifest again, so that its date says when it was replaced.
         stored = store.read(manifest_key(previous))
         if stored is not None:
             store.put(manifest_key(previous), stored.data)
     pointer.replace(store, before, draft, parcel)
     bundle = bundle_key(parcel.manifest.bundle_sha256)
-    if not all(map(store.look, (manifest_key(revision), bundle))):
+    if not all(map(store.look, (manifest_key(parcel.revision), bundle))):
         _upload(store, parcel)  # a prune had decided before the first upload
 
 

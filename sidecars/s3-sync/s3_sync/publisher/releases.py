@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from s3_sync.publisher.bucket import Boto3Store
 from s3_sync.publisher.catalog import (
     DAY,
     DIGITS,
-    CatalogEntry,
     damaged,
     find_manifest,
     list_releases,
@@ -41,7 +40,6 @@ from s3_sync.release.format import (
 from sidecar_runtime.errors import SidecarError, printable
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
-MESSAGE_CHARACTERS = 48
 
 
 # What a command tells programs.
@@ -78,8 +76,13 @@ def write(stream: Any, *lines: str) -> None:
 @lru_cache(maxsize=1)  # what it shows already is not shown again
 def show(text: str) -> None:
     """
-    Show what is waited for, on standard error: one line for each change.
+    Show what is waited for, on standard error: one line for each change; on a terminal,
+    each replaces the one before.
     """
+    if sys.stderr.isatty():
+        if show.cache_info().misses > 1:
+            sys.stderr.write("\x1b[A\x1b[K")  # up, and erase it
+        text = text[:79]  # Of a longer line, only the last row would be erased.
     write(sys.stderr, text)
 
 
@@ -108,8 +111,8 @@ def releases(store: Boto3Store, limit: int) -> Report:
     names = current.names
     states = [*names.items(), *(("pinned", pin) for pin in read_pins(store))]
     found = list_releases(store)
-    found.sort(key=lambda entry: entry.revision != names.get("current"))
-    rows = [_facts(store, entry, states) for entry in found[: limit or None]]
+    shown = sorted(found, key=lambda name: name != names.get("current"))
+    rows = [_facts(store, name, found[name], states) for name in shown[: limit or None]]
     older = len(found) - len(rows)
     facts = {
         "url": store.url,
@@ -128,7 +131,10 @@ def releases(store: Boto3Store, limit: int) -> Report:
 
 
 def _facts(
-    store: Boto3Store, entry: CatalogEntry, states: Sequence[tuple[str, str]]
+    store: Boto3Store,
+    name: str,
+    used_at: datetime,
+    states: Sequence[tuple[str, str]],
 ) -> Facts:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
@@ -136,11 +142,11 @@ def _facts(
     Args:
         states: Each state, and the revision that has it.
     """
-    manifest = find_manifest(store, entry.revision)
+    manifest = find_manifest(store, name)
     facts: Facts = {
-        "revision": entry.revision,
-        "used_at": time_text(entry.used_at),
-        "state": [name for name, revision in states if revision == entry.revision],
+        "revision": name,
+        "used_at": time_text(used_at),
+        "state": [state for state, revision in states if revision == name],
     }
     if manifest is None:
         facts["state"].append("damaged")
@@ -164,7 +170,7 @@ def _row(facts: Facts) -> Sequence[Any]:
         str(facts.get("files", "")),
         size_text(facts["size_bytes"]) if "size_bytes" in facts else "",
         ", ".join(facts["state"]),
-        origin.get("message", "").partition("\n")[0][:MESSAGE_CHARACTERS],
+        origin.get("message", "").partition("\n")[0][:48],
     )
 
 
@@ -245,21 +251,15 @@ def prune(
     youngest = store.now() - max(DAY, timedelta(seconds=seconds))
     gone = []
     freed = []
-    lines = []
     failure = None
-    verb = "Would remove" if is_dry else "Removed"
     try:
-        for entry in entries[count:]:
-            name = entry.revision
-            is_spared = entry.used_at >= youngest or name.startswith(spared)
+        for name, used_at in [*entries.items()][count:]:
+            is_spared = used_at >= youngest or name.startswith(spared)
             # perhaps by a pointer meanwhile
             if is_spared or name in _in_use(store):
                 continue
             if _remove(store, manifest_key(name), is_dry):
                 gone.append(name)
-                lines.append(
-                    f"{verb} {short(name)}, last used {time_text(entry.used_at)}"
-                )
         named = _named_bundles(store, gone)
         for bundle in bundles:
             # While a manifest is unknown, its bundle is, too.
@@ -282,6 +282,10 @@ def prune(
         "bundles": len(freed),
         "freed_bytes": freed_bytes,
     }
+    verb = "Would remove" if is_dry else "Removed"
+    lines = [
+        f"{verb} {short(name)}, last used {time_text(entries[name])}" for name in gone
+    ]
     lines.append(
         f"{verb} from {store.url}: releases {len(gone)}, bundles {len(freed)} "
         f"({size_text(freed_bytes)}); releases kept: {left}"
@@ -302,13 +306,11 @@ def _named_bundles(store: Boto3Store, gone: Collection[str]) -> set[str | None]:
     """
     # Before the listing, which then has it, too, if it is published meanwhile.
     current = read_existing(store).names["current"]
-    listed = {one.revision for one in list_releases(store)}
+    listed = list_releases(store).keys()
     if current not in listed:
         raise damaged(store, current, "releases/ does not list it")
     # The current one may have been removed, and published again.
-    manifests = [
-        find_manifest(store, name) for name in listed.difference(gone) | {current}
-    ]
+    manifests = [find_manifest(store, name) for name in (listed - gone) | {current}]
     return {one and bundle_key(one.bundle_sha256) for one in manifests}
 
 

@@ -65,15 +65,16 @@ class Release:
     The current release of a prefix.
 
     Args:
+        name: Its revision, if it is known.
         dags: New files, which must have a DAG.
     """
 
     unproven = ()  # each DAG shows it
 
-    def __init__(self, store: Boto3Store, dags: Set[str]) -> None:
+    def __init__(self, store: Boto3Store, name: str | None, dags: Set[str]) -> None:
         self._store = store
         self._dags = dags
-        self.name = read_existing(store).names["current"]
+        self.name = name or read_existing(store).names["current"]
 
     def compare(
         self, rows: Sequence[Row], broken: Set[str], lacks: list[Finding]
@@ -84,12 +85,11 @@ class Release:
         Args:
             broken: Files that cannot have a DAG, because of an import error.
 
+            lacks: While the store does not answer, has at its end that, too.
+
         Raises:
             S3Error: Meanwhile, another release was made current.
         """
-        now = read_existing(self._store)
-        if now.names["current"] != self.name:
-            raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
         versions = dict.fromkeys(self._dags)
         versions |= {row["relative_fileloc"]: row["bundle_version"] for row in rows}
         lacks += [
@@ -97,6 +97,17 @@ class Release:
             for path, version in versions.items()
             if version != self.name and path not in broken
         ]
+        lacks.append(Finding("", None, f"{self._store.url} does not answer"))
+        try:
+            now = read_existing(self._store)
+        except S3Error as error:
+            lacks[-1] = Finding("", None, error.message)
+        else:
+            lacks.pop()
+            if now.names["current"] != self.name:
+                raise S3Error(
+                    "publish_conflict", f"not live in time: meanwhile {now.news}"
+                )
 
 
 class Folder:
@@ -192,7 +203,6 @@ def wait(
     """
     name = short(wanted.name)
     first = None
-    lacks: list[Finding] = []
     is_broken = False
     has_arrived = False
     arrived = inf
@@ -201,6 +211,7 @@ def wait(
         while True:
             rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
             errors = _errors(api)
+            lacks: list[Finding] = []
             if first is None:
                 first = errors
             # What a look has shown may be of a parse during it. Also what had arrived
@@ -214,7 +225,6 @@ def wait(
             broken = {
                 fault[0] for fault, row in errors.items() if row != first.get(fault)
             }
-            lacks = []
             wanted.compare(rows, broken, lacks)
             if not (lacks or rows):
                 lacks.append(Finding("", None, "the bundle has no DAG"))
@@ -243,7 +253,7 @@ def wait(
                 if wanted.unproven:
                     lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
                 return Report(lines, {"airflow": facts})
-            show(f"Airflow does not run {name} yet; behind: {len(lacks)}")
+            show(f"Airflow does not run {name} yet; behind: {len(lacks)}; {lacks[-1]}")
     if first is None:
         raise SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
     raise _lack_of(name, lacks, errors.values(), is_broken)

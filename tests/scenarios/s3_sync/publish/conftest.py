@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import one_for_all
 from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.airflow.fake_api import FakeAirflow
@@ -16,18 +17,8 @@ from tests.support.aws.writable_s3 import WritableS3
 STORES = ("moto", "minio", "versitygw", "seaweedfs", "s3proxy")
 
 
-@pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    """One SeaweedFS for the whole run."""
-    with SeaweedServer(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def s3proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3ProxyServer]:
-    """One S3Proxy for the whole run."""
-    with S3ProxyServer(tmp_path_factory.mktemp("s3proxy")) as server:
-        yield server
+seaweedfs = one_for_all(SeaweedServer)
+s3proxy = one_for_all(S3ProxyServer)
 
 
 @pytest.fixture(params=STORES)

@@ -73,22 +73,20 @@ def test_begins_releases_among_files_only_with_force(site: Site) -> None:
     site.publish(A)
 
 
-@pytest.mark.parametrize("pointer", [None, b"<html>welcome</html>"])
+@pytest.mark.parametrize(
+    ("pointer", "reason", "more"),
+    [(None, "release_missing", ()), (b"<html>", "release_invalid", ("--force",))],
+)
 def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
-    site: Site, pointer: bytes | None
+    site: Site, pointer: bytes | None, reason: str, more: tuple[str, ...]
 ) -> None:
     """The way back: one of these, by `rollback`."""
-    site.publish(A)
-    revision = site.turns()[0]
+    revision = site.publish(A)["revision"]
     site.s3.delete(POINTER)
-    reason = "release_missing"
-    back = ["rollback", revision]
     if pointer:
         site.s3.put(POINTER, pointer)
-        reason = "release_invalid"
-        back.append("--force")
 
     facts = site.fails(reason, "releases").facts()
     assert [revision] == [one["revision"] for one in facts["releases"]]
-    site.succeed(*back)
+    site.succeed("rollback", revision, *more)
     assert A == site.current()
