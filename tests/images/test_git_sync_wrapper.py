@@ -51,9 +51,14 @@ def container(
         "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
         **settings,
     }
-    options = ["--tmpfs=/tmp:mode=1777"] * tmp
     return Container(
-        image, environment, here.folder / "home", [here.root], readable, user, options
+        image,
+        environment,
+        here.folder / "home",
+        [here.root],
+        readable,
+        user,
+        ["--tmpfs=/tmp:mode=1777"] * tmp,
     )
 
 

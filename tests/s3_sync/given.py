@@ -85,8 +85,9 @@ def play(
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append
-        given = chain or Given(config_of(server))
-        client = S3Client(server.bucket, "dags/", given, count)
+        client = S3Client(
+            server.bucket, "dags/", chain or Given(config_of(server)), count
+        )
         try:
             async with asyncio.timeout(60):
                 await client.ensure_credentials(Fence())

@@ -340,8 +340,12 @@ class Engine:
                     self.worktree,
                     fence,
                 )
-                words = ["check-attr", "-z", "--stdin", "filter"]
-                fields = said and self._git.ask(words, self.worktree, fence, said)
+                fields = said and self._git.ask(
+                    ["check-attr", "-z", "--stdin", "filter"],
+                    self.worktree,
+                    fence,
+                    said,
+                )
         told = os.fsdecode(fields).split("\0")
         given = [key.rpartition(".")[0] for key, _ in options.git_config]
         known = {"filter.set", "filter.unset", *given}

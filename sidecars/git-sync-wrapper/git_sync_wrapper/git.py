@@ -231,8 +231,13 @@ class Git:
             command = child.Command(
                 [self._options.git, *words], given, folder, told, title
             )
-            limit = min(seconds, self._options.sync_timeout)
-            code = child.run(command, fence, limit, said, complaints)
+            code = child.run(
+                command,
+                fence,
+                min(seconds, self._options.sync_timeout),
+                said,
+                complaints,
+            )
         except child.DeadlinePassed:
             raise GitFailed(f"git {words[0]} timed out") from None
         except OSError as error:

@@ -378,8 +378,7 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    text = f"{json_text(record)}\n"
-    write_own(RECORD, text.encode(), store, mode=0o664, fsync=fsync)
+    write_own(RECORD, f"{json_text(record)}\n".encode(), store, mode=0o664, fsync=fsync)
 
 
 # --- for people

@@ -200,8 +200,9 @@ class Volume:
                 changed = snapshot.build(folder, new, shown)
                 check(checkout, fence)
                 rows = snapshot.rows_of(new)
-                text = json.dumps(rows)
-                write_own(name + LIST, text.encode(), self.store, mode=0o664)
+                write_own(
+                    name + LIST, json.dumps(rows).encode(), self.store, mode=0o664
+                )
                 if self._fsync:
                     snapshot.flush(new)
                 return Build(name, changed, rows)

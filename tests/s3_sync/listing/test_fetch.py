@@ -57,8 +57,9 @@ class Fetching:
         self.fill = Fill(self.folder, Fence(), until)
 
         async def scene(client: S3Client) -> None:
-            source = ListingSource(settings, client)
-            await source.fetch(tuple(files), State("r1", files), self.fill, before)
+            await ListingSource(settings, client).fetch(
+                tuple(files), State("r1", files), self.fill, before
+            )
 
         play(self.s3, scene)
         return self.fill

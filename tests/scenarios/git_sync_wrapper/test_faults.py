@@ -79,8 +79,10 @@ def a_webhook_of_another_protocol(here: GitSite) -> Settings:
 
 def a_proxy_that_refuses(here: GitSite) -> Settings:
     here.server.inject(answer_with(Answer(407)))
-    repository = "https://git.invalid/dags.git"
-    return {"GITSYNC_REPO": repository, "https_proxy": here.server.endpoint}
+    return {
+        "GITSYNC_REPO": "https://git.invalid/dags.git",
+        "https_proxy": here.server.endpoint,
+    }
 
 
 def answers(status: int, body: bytes = b"", **given: str) -> Situation:

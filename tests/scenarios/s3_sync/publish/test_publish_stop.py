@@ -71,11 +71,10 @@ def stop_at_each_request(site: Site | Place, stops: int, name: str) -> None:
     temporary.mkdir()
     arguments, before, after = DEEDS[name]
     dags = write_files(site.dags, NEW)
-    words = [name, *(word.format(dags=dags) for word in arguments)]
     site.begin_with(OLD, OTHER, before)
 
     def start() -> Command:
-        return site.begin(words)
+        return site.begin([name, *(word.format(dags=dags) for word in arguments)])
 
     def stopped(number: int, stopping: signal.Signals, is_done: bool) -> Command:
         """Stop the command at a request, done or not, whose answer is lost."""

@@ -57,8 +57,10 @@ def test_more_keys_than_fit_are_one_clear_error(
     numbers = itertools.count()
 
     def thousand(exchange: Exchange) -> None:
-        few = itertools.islice(numbers, 1000)
-        body = page(*(contents(f"dags/many/{n:06}") for n in few), token="more")
+        body = page(
+            *(contents(f"dags/many/{n:06}") for n in itertools.islice(numbers, 1000)),
+            token="more",
+        )
         exchange.send(Answer(200, {"Content-Type": "application/xml"}, body))
 
     s3.inject(thousand, is_list)
