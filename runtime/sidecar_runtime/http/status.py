@@ -133,7 +133,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "source": facts["source"],
         "target": facts["target"],
         "pod": " · ".join(pod),
-        "next_cycle_within_seconds": facts["next_cycle_within_seconds"],
+        "next cycle within (s)": facts["next_cycle_within_seconds"],
         "version": facts["version"],
     }
     trouble = {
