@@ -84,8 +84,8 @@ class Release:
 
         Args:
             broken: Files that cannot have a DAG, because of an import error.
-
-            lacks: While the store does not answer, has at its end that, too.
+            lacks: Receives what is lacking. The time may be up while the store is asked:
+                that it does not answer is its last one then.
 
         Raises:
             S3Error: Meanwhile, another release was made current.
