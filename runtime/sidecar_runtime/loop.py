@@ -591,8 +591,6 @@ class Loop:
             or outcome.reason == "target_locked"
         ):
             metrics.last_success.set_to_current_time()
-        if outcome.is_publish:
-            metrics.last_publish.set_to_current_time()
 
     def _tell_reason_over(self, ended: Standing) -> None:
         """

@@ -145,8 +145,9 @@ def airflow(
     )
     with ExitStack() as stack:
         api = stack.enter_context(Forwarder().serving())
-        target = str(server.hostname), server.port or 443
-        kubernetes = stack.enter_context(Forwarder(target).serving())
+        kubernetes = stack.enter_context(
+            Forwarder((str(server.hostname), server.port or 443)).serving()
+        )
         notes = stack.enter_context(Notes(host))
         database = stack.enter_context(Postgres(host)).new_database()
         place = stack.enter_context(namespace(f"airflow-{run}"))

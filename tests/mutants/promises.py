@@ -95,5 +95,4 @@ def _text(path: Path, function: str) -> str:
     """
     Return the text of a test file; of a folder, or without a function, any will do.
     """
-    is_file = path.is_file() and function
-    return path.read_text() if is_file else f"def {function}"
+    return path.read_text() if path.is_file() and function else f"def {function}"

@@ -89,6 +89,7 @@ def check_root(checks: Checks, options: Options) -> None:
         )
     except SidecarError as error:
         checks.fail("root", error)
+        return
     shown = find_published(options)
     lacks = shown.commit and (shown.problem(options) or shown.shortfall(options))
     checks.say(

@@ -58,8 +58,7 @@ def note(ccache: str, keytab: Keytab, *, is_asked_for: bool) -> None:
     if is_asked_for:
         now[_on_sighup(keytab)] = time.time()
     _own.update(now)
-    times = _times(ccache) | now
-    content = "\n".join(f"{at} {name}" for name, at in times.items())
+    content = "\n".join(f"{at} {name}" for name, at in (_times(ccache) | now).items())
     shutil.rmtree(path, ignore_errors=True)  # a folder, in the way of the file
     with suppress(OSError):  # the volume turned full or read-only meanwhile
         write_file(path, content.encode(), 0o640, fsync=False)

@@ -101,6 +101,8 @@ class Release:
         try:
             now = read_existing(self._store)
         except S3Error as error:
+            if error.permission:
+                raise
             lacks[-1] = Finding("", None, error.message)
         else:
             lacks.pop()

@@ -72,7 +72,7 @@ class ReleaseSource:
         # What was seen counts, here or on the volume, of the keys that are
         # trusted: a stolen one takes the sequences along that the thief has signed, but
         # not those of the others.
-        trusted = seen if self._keys is None else self._keys.by_id
+        trusted = {*seen, *self._seen} if self._keys is None else self._keys.by_id
         self._seen = {
             key: max(self._seen.get(key, 0), seen.get(key, 0)) for key in trusted
         }

@@ -13,6 +13,7 @@ from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.faults import replace_body
 from tests.support.http.loopback import Request
+from tests.support.s3_sync.scripted import record_of
 from tests.support.s3_sync.shelf import (
     RELEASE,
     Shelf,
@@ -65,6 +66,7 @@ def test_an_empty_volume_costs_three_requests_and_each_poll_one(
 
     assert {"pointer": 10, "manifest": 0, "bundle": 0} == parts(s3.requests)
     assert all("if-none-match" in request.headers for request in s3.requests)
+    assert record_of(daemon)["sequence"], "it is told, also after these polls"
     assert FILES == consumed(target)
     assert not (target / STORE / "ask.sock").exists()
 
