@@ -69,8 +69,9 @@ def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
 
 
 def test_every_alert_is_listed_and_has_a_firing_and_a_silent_promtool_test() -> None:
-    tests = load(ALERTS)["tests"]
-    held = [one for test in tests for one in test.get("alert_rule_test", [])]
+    held = [
+        one for test in load(ALERTS)["tests"] for one in test.get("alert_rule_test", [])
+    ]
     alerts = [rule["alert"] for rule in rules()]
     names = sorted(alerts)
 

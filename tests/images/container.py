@@ -173,8 +173,9 @@ class Container(SidecarProcess):
         """
         Return the warnings, the errors, and the log lines that are not JSON.
         """
-        calm = ("debug", "info")
         loud = [
-            json.dumps(event) for event in self.events if event.get("level") not in calm
+            json.dumps(event)
+            for event in self.events
+            if event.get("level") not in ("debug", "info")
         ]
         return loud + self.stray_lines

@@ -168,8 +168,7 @@ def main() -> int:
         print("running all tests once, to see which functions they enter", flush=True)
         trial = Trial(copies)
         notes = copies[0].trace()
-        tried = partial(try_drawn, trial, notes)
-        killers = list(pool.map(tried, faults))
+        killers = list(pool.map(partial(try_drawn, trial, notes), faults))
     for name in sorted(trial.broken):
         print(f"\nalso fails without a fault: {name}")
     print(describe(faults, killers))

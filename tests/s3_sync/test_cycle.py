@@ -207,8 +207,11 @@ def test_a_volume_that_reports_its_quota_as_a_list_is_closed_is_opened_again(
     synced(s3, process, SNAPSHOT)
     shutil.rmtree(process.folder / ".s3-sync")
     with monkeypatch.context() as patch:
-        quota = OSError(errno.EDQUOT, "Disk quota exceeded")
-        patch.setattr(Journal, "close", Mock(side_effect=quota))
+        patch.setattr(
+            Journal,
+            "close",
+            Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded")),
+        )
         raised(SidecarError, process.cycle)
 
     assert "changed" == process.cycle().result

@@ -87,9 +87,8 @@ class World:
             "DEST_PATH": str(self.root),
             "PATH": "/usr/bin:/bin",
         }
-        settings = WORLDS[kind or self._kind]
         return self._stage.open(
-            "s3-sync", {**place, **self._s3.environment(), **settings}
+            "s3-sync", {**place, **self._s3.environment(), **WORLDS[kind or self._kind]}
         )
 
     def add_foreign_file(self) -> None:

@@ -157,8 +157,11 @@ HOSTILE = ("blanks", "empty rows", "numbers", "folders", "bomb")
 @pytest.mark.timeout(600)
 def test_a_hostile_manifest_takes_no_more_memory_than_the_largest_release() -> None:
     def peak(kind: str) -> int:
-        command = [sys.executable, "-c", PEAK, kind]
-        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+        return int(
+            subprocess.run(
+                [sys.executable, "-c", PEAK, kind], capture_output=True, check=True
+            ).stdout
+        )
 
     legal = peak("legal")
     hostile = {kind: peak(kind) for kind in HOSTILE}

@@ -85,7 +85,10 @@ exit 3"""
 
 def test_check_fails_where_no_commit_has_room(here: GitSite) -> None:
     with small_volume(here.root, "512k"):
-        assert "FAIL  root           target_full" in check(here, code=3)
+        said = check(here, code=3)
+
+    assert "FAIL  root           target_full" in said
+    assert "shows nothing" not in said, "it looked no further"
 
 
 @pytest.mark.parametrize("name", ["GITSYNC_REPO", "GITSYNC_REF"])

@@ -188,8 +188,9 @@ def lead_away(name: str, to: str) -> Plant:
 
     def plant(git: Path, outside: Outside) -> None:
         for folder in git.parent.glob(os.path.dirname(f"{git.name}/{name}")):
-            path = folder / os.path.basename(name)
-            path.write_text(to.format(folder=outside.folder))
+            (folder / os.path.basename(name)).write_text(
+                to.format(folder=outside.folder)
+            )
 
     return plant
 

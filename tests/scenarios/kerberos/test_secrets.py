@@ -140,9 +140,11 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
         <= {b"", *map(str.encode, PASSED_ON)}
     )
     assert here.principal.encode() not in (child / "cmdline").read_bytes()
-    cat = [*CAT, f"{child}/environ"]
     wait_until(
-        lambda: subprocess.run(cat, capture_output=True).returncode, "it withdraws"
+        lambda: (
+            subprocess.run([*CAT, f"{child}/environ"], capture_output=True).returncode
+        ),
+        "it withdraws",
     )
     daemon.kill()
     # libkrb5 itself would go on for many more

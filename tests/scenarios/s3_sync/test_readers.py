@@ -55,8 +55,7 @@ class Readers:
         if place.is_dir() or ".s3-sync" in place.parts:
             return
         with place.open("rb", buffering=0) as file:
-            blocks = iter(partial(file.read, BLOCK_BYTES), b"")
-            lines = b"".join(blocks).splitlines()
+            lines = b"".join(iter(partial(file.read, BLOCK_BYTES), b"")).splitlines()
         self.reads += 1
         self.states.update(lines)
         if len(set(lines)) != 1 or lines[0].split()[0] != b"%d" % len(lines):

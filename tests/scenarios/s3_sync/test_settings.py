@@ -43,8 +43,10 @@ def test_the_published_example_works_without_other_settings(
 def test_version_and_help_need_no_settings_and_wrong_arguments_are_refused(
     start: StartDaemon, arguments: tuple[str, ...], code: int
 ) -> None:
-    nothing = {"AWS_BUCKET": None, "DEST_PATH": None}
-    daemon = start(nothing if code == 0 else None, arguments=arguments)
+    daemon = start(
+        {"AWS_BUCKET": None, "DEST_PATH": None} if code == 0 else None,
+        arguments=arguments,
+    )
 
     assert code == daemon.wait_for_exit().code
     assert daemon.stray_lines

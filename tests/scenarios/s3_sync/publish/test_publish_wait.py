@@ -257,6 +257,10 @@ def test_an_outage_of_the_store_does_not_end_the_wait_but_another_publisher_does
         meanwhile(airflow, change)
 
     assert "Connection was closed" in site.fails("publish_conflict", "wait").err
+    # a lack of rights does
+    denied = error(403, "AccessDenied")
+    meanwhile(airflow, partial(site.s3.inject, denied, is_get(POINTER)))
+    site.fails("access_denied_get", "wait")
 
 
 ODD = {

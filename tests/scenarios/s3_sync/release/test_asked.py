@@ -137,8 +137,7 @@ DAMAGE = {"bundle": 0, "manifest": 1, "pointer": 2}
 def test_a_new_pod_gets_an_older_release_although_the_current_one_is_damaged(
     start: StartDaemon, shelf: Shelf, store: Path, releases: list[str], damage: str
 ) -> None:
-    names = [*shelf.releases[releases[5]].objects()]
-    shelf.put(names[DAMAGE[damage]], b"{}")
+    shelf.put([*shelf.releases[releases[5]].objects()][DAMAGE[damage]], b"{}")
     daemon = start(SETTINGS | {"S3_SYNC_KEEP_REQUESTED": "1"})
     daemon.wait_for_event("cycle_failed")
 
