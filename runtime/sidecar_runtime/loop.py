@@ -208,6 +208,29 @@ class Worker:
 # --- what decides
 
 
+class Ticks:
+    """
+    A trigger of APScheduler that fires once in an interval, shifted by up to a tenth, to
+    spread a fleet.
+
+    APScheduler's own one counts each interval since it last fired: millions, if the
+    clock was set forward by a year.
+
+    Attributes:
+        next_at: When it fires next, on the monotonic clock.
+    """
+
+    next_at = 0.0
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+
+    def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
+        seconds = self._interval_seconds * random.uniform(0.9, 1.1)
+        self.next_at = time.monotonic() + seconds
+        return now + timedelta(seconds=seconds)
+
+
 class Loop:
     """
     Runs cycles until a signal, a limit, or the success of a one-shot.
@@ -231,17 +254,16 @@ class Loop:
         self._events: SimpleQueue[Event] = SimpleQueue()
         rate_limit = RateLimit(self.pace.asked_burst, self.pace.asked_seconds)
         self._worker = Worker(sidecar.begin, self._report, rate_limit)
-        self._due = 0.0
+        self._ticks = Ticks(settings.interval_seconds)
         self._scheduler: Any = None
         if not settings.one_shot:
             # A quarter of the imports of a one-shot, in each task pod.
-            from apscheduler.schedulers.background import (  # noqa: PLC0415
-                BackgroundScheduler,
-            )
+            import apscheduler.schedulers.background  # noqa: PLC0415
 
+            apscheduler.triggers.base.BaseTrigger.register(Ticks)
             # Its job runs in its own thread (`debug`): a pool is joined at exit, and a
             # job that sleeps 6 s delays SIGTERM by 6 s (measured).
-            self._scheduler = BackgroundScheduler(
+            self._scheduler = apscheduler.schedulers.background.BackgroundScheduler(
                 executors={"default": {"type": "debug"}}, timezone=UTC
             )
             self._scheduler.start()
@@ -287,7 +309,10 @@ class Loop:
                         continue
                     if isinstance(state, Running):
                         self._abandon(state.fence)
-                    else:  # whatever the wall clock says
+                    else:
+                        # Not by the trigger, which begins anew: it may be late by hours,
+                        # if the clock was set back.
+                        self._begin_ticks()
                         self._start(state.asker)
             return EXIT_DONE
         finally:
@@ -368,8 +393,6 @@ class Loop:
         fence = Fence(is_asked_for=is_asked_for)
         longest = max(self._worker.durations, default=0.0)
         now = time.monotonic()
-        # Shifted by up to a tenth, to spread a fleet.
-        self._due = now + self._settings.interval_seconds * random.uniform(0.9, 1.1)
         self._state = Running(
             until=now + self._settings.timeout_seconds,
             fence=fence,
@@ -476,21 +499,26 @@ class Loop:
         grace_seconds = 0.0
         if seconds is None:
             grace_seconds = self.pace.clock_grace_seconds
-            seconds = self._due - now
-            if seconds < 0.0:
+            seconds = self._ticks.next_at - now
+            if seconds < 0.0:  # it fires at this moment
                 seconds %= self._settings.interval_seconds
-            self._scheduler.add_job(
-                lambda: self._events.put("tick"),
-                "date",
-                run_date=datetime.now(UTC) + timedelta(seconds=seconds),
-                id="cycle",
-                replace_existing=True,
-                misfire_grace_time=None,
-            )
         self._state = Idle(now + seconds + grace_seconds, is_regular)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         if not self._worker.is_busy:  # else a stuck cycle would put off its limit
             self._health.expect_cycle(seconds, late_seconds)
+
+    def _begin_ticks(self) -> None:
+        """
+        Let the trigger fire in intervals from now on.
+        """
+        if self._scheduler is not None:
+            self._scheduler.add_job(
+                lambda: self._events.put("tick"),
+                self._ticks,
+                id="cycle",
+                replace_existing=True,
+                misfire_grace_time=None,
+            )
 
     def _revoke(self) -> None:
         """

@@ -145,7 +145,7 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     monkeypatch.setattr("random.uniform", lambda *tenth: float(tenth == (0.9, 1.1)))
 
     def cycle(_: Fence) -> Outcome:
-        one.loop._due -= seconds
+        one.loop._ticks.next_at -= seconds
         return CHANGED
 
     one = run(cycle, interval_seconds=900.0)
