@@ -123,19 +123,21 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     published = there.published
     if holds.refusal and there.is_ready:
         return Wait(None, holds.refusal)
-    gone = there.files.keys() - state.files.keys() - state.kept
-    # Another revision is work even without a difference: the record has to name it.
-    if published is None or not there.is_ready or published.aim != state.revision:
-        return Work(gone)
     # To compare thousands of files would be the longest part of a quiet cycle. In place
     # it is needed: a killed process may have left a file of another state there. A
     # snapshot may lack files that the volume where it was made did not distinguish.
     if (
         there.is_snapshot
-        and published.name == state.revision
+        and there.is_ready
+        and published
+        and published.name == published.aim == state.revision
         and published.files == len(state.files)
     ):
         return Done()
+    gone = there.files.keys() - state.files.keys() - state.kept
+    # Another revision is work even without a difference: the record has to name it.
+    if published is None or not there.is_ready or published.aim != state.revision:
+        return Work(gone)
     # A change is a different ETag or size; times are never compared.
     left = not_held(state.files, state.files, there.intact)
     # As many are missing as the record says, and nothing stands in for a refused state.

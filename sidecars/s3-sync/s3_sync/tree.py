@@ -14,7 +14,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -148,15 +148,19 @@ class Tree:
         Return those of our files that are no longer as they were put into place, or
         that are in a folder that is a link now, if only to the same files.
         """
+        return self._edited(paths) | self._linked(paths)
+
+    def _edited(self, paths: Iterable[str]) -> set[str]:
+        found = ((path, stat_in(path, self.fd)) for path in paths)
+        return {
+            path for path, it in found if it is None or not self.files[path].is_like(it)
+        }
+
+    def _linked(self, paths: Collection[str]) -> set[str]:
         linked = tuple(
             f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd)
         )
-        found = ((path, stat_in(path, self.fd)) for path in paths)
-        return {
-            path
-            for path, it in found
-            if it is None or not self.files[path].is_like(it) or path.startswith(linked)
-        }
+        return {path for path in paths if path.startswith(linked)}
 
     def is_replaced(self, path: str) -> bool:
         """
@@ -173,8 +177,11 @@ class Tree:
         parts = math.ceil(len(self.files) / inspection.files)
         parts = min(parts, inspection.cycles) or 1
         self._turn = (self._turn + 1) % parts
-        part = list(itertools.islice(self.files, self._turn, None, parts))
-        if self.altered(part) <= self.damaged:
+        found = self._edited(itertools.islice(self.files, self._turn, None, parts))
+        # Folders in one part: the files of each part are in nearly all of them.
+        if self._turn == 0:
+            found |= self._linked(self.files)
+        if found <= self.damaged:
             return False
         self.damaged = self.altered(self.files)
         return True
