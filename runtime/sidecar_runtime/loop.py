@@ -225,7 +225,7 @@ class Ticks:
     def __init__(self, interval_seconds: float) -> None:
         self._interval_seconds = interval_seconds
 
-    def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
+    def get_next_fire_time(self, _: object, now: datetime) -> datetime:
         seconds = self._interval_seconds * random.uniform(0.9, 1.1)
         self.next_at = time.monotonic() + seconds
         return now + timedelta(seconds=seconds)
@@ -252,8 +252,11 @@ class Loop:
         self._health = health
         self._metrics = metrics
         self._events: SimpleQueue[Event] = SimpleQueue()
-        rate_limit = RateLimit(self.pace.asked_burst, self.pace.asked_seconds)
-        self._worker = Worker(sidecar.begin, self._report, rate_limit)
+        self._worker = Worker(
+            sidecar.begin,
+            self._report,
+            RateLimit(self.pace.asked_burst, self.pace.asked_seconds),
+        )
         self._ticks = Ticks(settings.interval_seconds)
         self._scheduler: Any = None
         if not settings.one_shot:
@@ -480,8 +483,7 @@ class Loop:
         interval = self._settings.interval_seconds
         shortest = self.pace.waiting_retry_seconds
         if outcome.result == "waiting":
-            left = (outcome.until or 0.0) - time.time()
-            return min(interval, max(shortest, left))
+            return min(interval, max(shortest, (outcome.until or 0.0) - time.time()))
         if not self._settings.one_shot:
             return None
         # A refusal ends with another revision, not with another try.
@@ -499,9 +501,7 @@ class Loop:
         grace_seconds = 0.0
         if seconds is None:
             grace_seconds = self.pace.clock_grace_seconds
-            seconds = self._ticks.next_at - now
-            if seconds < 0.0:  # it fires at this moment
-                seconds %= self._settings.interval_seconds
+            seconds = max(0.0, self._ticks.next_at - now)
         self._state = Idle(now + seconds + grace_seconds, is_regular)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         if not self._worker.is_busy:  # else a stuck cycle would put off its limit

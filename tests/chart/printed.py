@@ -44,8 +44,10 @@ def kinds(choice: Choice) -> dict[str, Texts]:
     bring = {"git": "git-sync-wrapper", "listing": "s3-sync", "release": "s3-sync"}
     dags = {bring[source]: "native"} if source in bring else {}
     tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}
-    triggers = dags if choice["AIRFLOW"] == "2" else {}
-    found = {"dag-processor": dags, "triggerer": triggers | tickets}
+    found = {
+        "dag-processor": dags,
+        "triggerer": (dags if choice["AIRFLOW"] == "2" else {}) | tickets,
+    }
     if "CeleryExecutor" in executor:
         found["worker"] = dags | tickets
     if "KubernetesExecutor" in executor:

@@ -146,10 +146,9 @@ def of_the_user(world: World) -> Iterator[Values]:
         kind = {"type": docker} if name == "registry-auth" else {}
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         yield {**_object("Secret", name), "data": encoded, **kind}
-    krb5_conf = (world.folder / "krb5.conf").read_text()
     yield {
         **_object("ConfigMap", "airflow-krb5-conf"),
-        "data": {"krb5.conf": krb5_conf},
+        "data": {"krb5.conf": (world.folder / "krb5.conf").read_text()},
     }
     # Of the tests' S3 server, any keys; of the quickstart's, these.
     login = {

@@ -110,9 +110,11 @@ def test_starts_over_once_in_a_cycle_whoever_pushes_meanwhile() -> None:
     parts = Mock()
     parts.engine.run.side_effect = REFUSED  # or another error
     parts.engine.asked.side_effect = [OLD, NEW]
-    volume = Mock(**{"failed.return_value": AGAIN})
 
-    raised(SidecarError, lambda: Session(parts)._run(volume, Fence()))
+    raised(
+        SidecarError,
+        lambda: Session(parts)._run(Mock(**{"failed.return_value": AGAIN}), Fence()),
+    )
 
     parts.engine.start_over.assert_called_once()
 

@@ -166,8 +166,7 @@ def test_the_last_line_counts_if_its_action_was_done(
 def test_a_last_file_that_is_not_there_was_lost_if_it_is_one_of_the_published_files(
     box: Box, published: int
 ) -> None:
-    files = box.has("a.py")
-    files.add("new.py", Held("etag", 1, 1, 1, 0o100644))  # not on disk
+    box.has("a.py").add("new.py", Held("etag", 1, 1, 1, 0o100644))  # not on disk
 
     assert published == len(box.load(published))
 

@@ -209,7 +209,7 @@ class Snapshots(NamedTuple):
             published: Is kept, and so is the snapshot that the link shows, if that was
                 changed.
         """
-        kept = list(filter(None, dict.fromkeys((published, self.current()))))
+        kept = [name for name in {published, self.current()} if name]
         older = [revision for revision in self.revisions() if revision not in kept]
         asked = [name for name in older if stat_in(name + ASKED, self.store)]
         others = [revision for revision in older if revision not in asked]
@@ -310,9 +310,10 @@ class Snapshots(NamedTuple):
         """
         found = stat_in(self.link, self.root)
         leads_to = self._link()
-        is_ours = os.path.dirname(leads_to) == self.store_path
         # Of a link that led to a snapshot once, somebody may have changed where to.
-        is_foreign = not leads_to or (is_first and not is_ours)
+        is_foreign = not leads_to or (
+            is_first and os.path.dirname(leads_to) != self.store_path
+        )
         try:
             if found and stat.S_ISDIR(found.st_mode):
                 os.rmdir(self.link, dir_fd=self.root)

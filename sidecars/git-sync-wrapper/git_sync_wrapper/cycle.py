@@ -88,8 +88,7 @@ class Session:
             parts.past.failures = 0
             parts.hooks.clear_report()
             is_news = outcome.result == "changed" or (is_first and parts.past.announced)
-            status = "success" if is_news else "noop"
-            parts.metrics.git_sync.count(status, started)
+            parts.metrics.git_sync.count("success" if is_news else "noop", started)
         return outcome
 
     # --- the story
@@ -109,8 +108,9 @@ class Session:
                 # git-sync does not recover from a full volume: an incomplete checkout
                 # stays. So its repository goes first, because it collects garbage by
                 # number of packs, not by size; then replaced commits, the oldest first.
-                is_news = is_first and not self._parts.past.failures
-                self._parts.engine.start_over(is_news=is_news)
+                self._parts.engine.start_over(
+                    is_news=is_first and not self._parts.past.failures
+                )
                 if not (is_first or volume.drop_oldest(fence)):
                     raise
                 is_first = False

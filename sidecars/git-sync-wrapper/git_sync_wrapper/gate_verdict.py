@@ -60,8 +60,7 @@ class Judge:
         gate = self._parts.gate
         if gate is None or self.refusal is None:
             return None
-        times = map(gate.due_at, self._judged)
-        return Wait(self.refusal, min(times, default=math.inf))
+        return Wait(self.refusal, min(map(gate.due_at, self._judged), default=math.inf))
 
     def note(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """

@@ -62,8 +62,9 @@ def send(
         client = urllib3.PoolManager()
         proxy = proxies.proxy_for(url.scheme or "", url.host or "", port, os.environ)
         if proxy:
-            user = unquote(util.parse_url(proxy).auth or "")
-            login = util.make_headers(proxy_basic_auth=user)
+            login = util.make_headers(
+                proxy_basic_auth=unquote(util.parse_url(proxy).auth or "")
+            )
             client = urllib3.ProxyManager(proxy, proxy_headers=login)
         client.pool_classes_by_scheme = {
             scheme: _noting(pool, made, is_late)

@@ -125,8 +125,7 @@ def read_rows(name: str, folder: int) -> Rows | None:
         text = read_file(name, LIST_BYTES, dir_fd=folder)
         if sum(map(text.count, b",[{")) > LIST_MARKS:
             return None
-        found = json.loads(text)
-        rows = {path: Row(*row) for path, row in found.items()}
+        rows = {path: Row(*row) for path, row in json.loads(text).items()}
         numbers = chain.from_iterable(rows.values())
         return rows if all(type(number) is int for number in numbers) else None
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
@@ -423,8 +422,7 @@ def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
         for name in ("author", "committed_at", "subject")
         if facts.get(name)
     }
-    changed = ", ".join(_paths(facts, "changed"))
-    return {"commit": commit, "last_change": _text(changed)}
+    return {"commit": commit, "last_change": _text(", ".join(_paths(facts, "changed")))}
 
 
 def _paths(facts: Mapping[str, Any], name: str) -> list[str]:

@@ -157,24 +157,23 @@ def _check_target(checks: Checks, settings: Settings, state: State) -> None:
     an empty folder in the link's place goes, as the daemon would remove it.
     """
     path = settings.dest_path
-    is_snapshot = settings.layout == "snapshot"
     try:
         needed = sum(file.size_bytes for file in state.files.values())
         with explained(f"cannot open {path} or {RESERVED} in it"):
             if os.path.lexists(f"{path}/{RESERVED}"):
                 _open(settings)
-            elif is_snapshot and os.path.isdir(path):
+            elif settings.is_snapshot and os.path.isdir(path):
                 with opened(path, flags=TARGET_FLAGS) as root:
                     Snapshots(root, root, RESERVED, LINK).make_way(is_first=True)
             total = shutil.disk_usage(nearest_folder(path)).total
         if needed > total:
             lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
             raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
-        checks.try_folder("target", path, needs_symlinks=is_snapshot)
+        checks.try_folder("target", path, needs_symlinks=settings.is_snapshot)
     except SidecarError as error:
         checks.fail("target", error)
         return
-    if is_snapshot:
+    if settings.is_snapshot:
         said = f"snapshot: Airflow's dags_folder must be {path}/current"
         checks.ok("layout", said)
 

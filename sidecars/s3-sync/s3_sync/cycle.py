@@ -152,7 +152,7 @@ class Sync:
             intact=shown.intact,
             published=self._record.published,
             is_ready=self.parts.status.readiness.ready,
-            is_snapshot=settings.layout == "snapshot",
+            is_snapshot=settings.is_snapshot,
         )
         todo = decide(state, there, holds, time.time())
         # No build follows that would tell why a repair failed, or make room for it.
@@ -182,7 +182,7 @@ class Sync:
         # without S3_SYNC_SETTLE, too; before the gate, which need not judge a part. The
         # next cycle goes on with the folder.
         self._shortage.meet(build.missing)
-        if self._shortage.is_new and settings.layout == "snapshot":
+        if self._shortage.is_new and settings.is_snapshot:
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
             why = SidecarError("source_unsettled", said, why.advice)
@@ -254,7 +254,7 @@ class Sync:
             read,
             self._layout.shown.files.keys(),
             owner=self._record.owner,
-            is_in_place=settings.layout == "in-place",
+            is_in_place=not settings.is_snapshot,
             delete=settings.delete,
         )
         return without_clashes(

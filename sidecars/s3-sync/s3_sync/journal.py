@@ -82,14 +82,15 @@ class Held(NamedTuple):
         """
         return found.st_ino == self.inode or self.is_like(found)
 
-    def is_like(self, found: os.stat_result) -> bool:
+    def is_like(self, found: os.stat_result | None) -> bool:
         """
         Whether this is the file that was put into place, untouched, as far as can be
         told: the inode number of a copy is another one, and so is that of each file
         after a remount of a file system that gives them other numbers (rclone, some SMB).
         """
         return (
-            found.st_size == self.size_bytes
+            found is not None
+            and found.st_size == self.size_bytes
             # SMB stores units of 100 ns, and reports the rounded time only later.
             and found.st_mtime_ns // 1000 == self.mtime_ns // 1000
             and has_mode(found, self.mode)
@@ -283,7 +284,7 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, published: float) -> L
     # alone does not tell: the next file that anybody creates there may get it, and a
     # remount may have changed it.
     now = files.get(path)
-    is_true = not (found and before and before.is_like(found))
+    is_true = not (before and before.is_like(found))
     if now:
         is_there = found is not None and now.is_of(found)
         is_true = is_there or (is_true and len(files) <= published)

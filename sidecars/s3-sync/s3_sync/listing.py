@@ -262,9 +262,9 @@ class ListingSource:
         Return the error for a prefix without a file to sync, which counts what is
         there.
         """
-        counts = Counter(self._state.skipped.values())
         said = [
-            f"{count} skipped ({reason})" for reason, count in sorted(counts.items())
+            f"{count} skipped ({reason})"
+            for reason, count in sorted(Counter(self._state.skipped.values()).items())
         ]
         advice = (
             "Check KEY_PATH for a typo and its case; keys that begin with a slash are no files. For"

@@ -147,8 +147,9 @@ def revision_of(files: Files, more: Iterable[str] = ()) -> str:
         for path, file in sorted(files.items())
     ]
     named += sorted(more)
-    text = "\0".join(named).encode(errors="replace")
-    return hashlib.blake2b(text, digest_size=6).hexdigest()
+    return hashlib.blake2b(
+        "\0".join(named).encode(errors="replace"), digest_size=6
+    ).hexdigest()
 
 
 def looks_like_md5(etag: str) -> bool:

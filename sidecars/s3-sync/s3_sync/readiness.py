@@ -73,9 +73,7 @@ def readiness_outside(settings: Settings) -> Readiness:
         said = f"{path} cannot be read: {error.strerror}"
         return Readiness(problem=failure("target_unreadable", said))
     current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
-    is_seen = (
-        published is None or current == published.name or settings.layout == "in-place"
-    )
+    is_seen = published is None or current == published.name or not settings.is_snapshot
     return readiness(published, None if is_seen else link_elsewhere())
 
 

@@ -294,13 +294,17 @@ class Settings(GateSettings):
         return f"{self.key_path}/" if self.key_path else ""
 
     @property
+    def is_snapshot(self) -> bool:
+        return self.layout == "snapshot"
+
+    @property
     def mode_on_disk(self) -> int:
         """
         The mode of new files. Hard links share their content: an edit in one snapshot
         would change all of them.
         """
         mode = 0o644 if self.source_kind == "release" else self.file_mode
-        return mode & ~0o222 if self.layout == "snapshot" else mode
+        return mode & ~0o222 if self.is_snapshot else mode
 
     @property
     def answers(self) -> bool:
@@ -345,7 +349,6 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
     """
     Return the settings that do not fit others.
     """
-    is_in_place = settings.layout == "in-place"
     needs_snapshots = (
         f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
         f"{settings.dest_path}/current"
@@ -354,10 +357,14 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
         ("DEST_PATH", os.path.isfile(settings.dest_path), "is a file, not a folder"),
         (
             "S3_SYNC_SOURCE",
-            is_in_place and settings.source_kind == "release",
+            not settings.is_snapshot and settings.source_kind == "release",
             needs_snapshots,
         ),
-        ("S3_SYNC_GATE", is_in_place and settings.gate != "off", needs_snapshots),
+        (
+            "S3_SYNC_GATE",
+            not settings.is_snapshot and settings.gate != "off",
+            needs_snapshots,
+        ),
     ]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         is_wrong = (

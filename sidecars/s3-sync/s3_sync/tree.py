@@ -151,9 +151,10 @@ class Tree:
         return self._edited(paths) | self._linked(paths)
 
     def _edited(self, paths: Iterable[str]) -> set[str]:
-        found = ((path, stat_in(path, self.fd)) for path in paths)
         return {
-            path for path, it in found if it is None or not self.files[path].is_like(it)
+            path
+            for path in paths
+            if not self.files[path].is_like(stat_in(path, self.fd))
         }
 
     def _linked(self, paths: Collection[str]) -> set[str]:
@@ -179,7 +180,7 @@ class Tree:
         self._turn = (self._turn + 1) % parts
         found = self._edited(itertools.islice(self.files, self._turn, None, parts))
         # Folders in one part: the files of each part are in nearly all of them.
-        if self._turn == 0:
+        if not self._turn:
             found |= self._linked(self.files)
         if found <= self.damaged:
             return False

@@ -225,8 +225,7 @@ def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
             os.symlink(real, f"{folder}/{os.path.basename(real)}")
     # The chart configures its own containers through airflow.cfg, which extra
     # containers lack; its default is FAB, unlike that of Airflow 3.
-    manager = config.value("core", "auth_manager") or FAB
-    environ["AIRFLOW__CORE__AUTH_MANAGER"] = manager
+    environ["AIRFLOW__CORE__AUTH_MANAGER"] = config.value("core", "auth_manager") or FAB
     # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
     environ.setdefault("USER", "airflow")
     # The real HOME may contain a user's site-packages; in the official image,

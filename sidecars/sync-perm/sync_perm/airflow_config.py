@@ -262,8 +262,9 @@ def take_over(setting: str, told: Mapping[str, Any]) -> Address:
             "connection_foreign", f"{setting} uses {'; '.join(told['foreign'])}"
         )
     dialect = "postgresql" if told["driver"].startswith("psycopg") else "mysql"
-    given = as_driver(told["driver"], told["arguments"])
-    return Address(dialect, text, given, told["schema"])
+    return Address(
+        dialect, text, as_driver(told["driver"], told["arguments"]), told["schema"]
+    )
 
 
 def parse_url(setting: str, text: str) -> Address:

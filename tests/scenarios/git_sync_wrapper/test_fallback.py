@@ -119,8 +119,10 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
         wrapper.kill()
     here.repository.tag("prd", before)
     wrapper.start()
-    success = 'git_sync_count_total{status="success"}'
-    wait_until(lambda: 1 == wrapper.metrics().get(success), "it is taken back")
+    wait_until(
+        lambda: 1 == wrapper.metrics().get('git_sync_count_total{status="success"}'),
+        "it is taken back",
+    )
     assert at == record(here)["published_at"]
 
 

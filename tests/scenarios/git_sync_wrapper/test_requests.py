@@ -34,8 +34,9 @@ def test_a_webhook_is_redirected_as_by_git_sync(
 ) -> None:
     """An ingress redirects http to https with 308."""
     with Service() as ingress, Service() as service:
-        to = {"Location": f"{service.endpoint}/new?a=b"}
-        ingress.inject(answer_with(Answer(status, to)))
+        ingress.inject(
+            answer_with(Answer(status, {"Location": f"{service.endpoint}/new?a=b"}))
+        )
         url = ingress.endpoint.replace("//", "//me:hush@")
         here.run_once(GITSYNC_WEBHOOK_URL=url)
         (first,) = ingress.requests

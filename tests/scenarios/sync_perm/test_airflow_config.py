@@ -74,9 +74,10 @@ def test_takes_the_url_from_wherever_airflow_does(
 def test_a_command_that_fails_is_named_and_not_quoted(
     airflow: Airflow, tmp_path: Path
 ) -> None:
-    settings = {f"{VARIABLE}_CMD": f"ls /{PASSWORD}"}
 
-    checked = run_command("check", airflow, None, tmp_path, settings)
+    checked = run_command(
+        "check", airflow, None, tmp_path, {f"{VARIABLE}_CMD": f"ls /{PASSWORD}"}
+    )
 
     assert 3 == checked.returncode, checked.stderr
     why = f"connection_command_failed: {VARIABLE}_CMD gave Airflow no URL"

@@ -73,8 +73,9 @@ def read_dags(database: Database, connect: type[Connection]) -> Mapping[str, Any
 def of_all_dags(database: Database) -> list[Any]:
     """Return the grants that belong to no single DAG."""
     prefixes = tuple(kind.prefix for kind in RESOURCES.values())
-    grants = contents(database)["grants"]
-    return [row for row in grants if not row[2].startswith(prefixes)]
+    return [
+        row for row in contents(database)["grants"] if not row[2].startswith(prefixes)
+    ]
 
 
 def on_all_dags(database: Database) -> set[tuple[str, str]]:

@@ -52,8 +52,13 @@ def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
     daemon = next(daemons)(unsynced).until_good()
 
     found = daemon.wait_for_event("airflow_found", PASS_SECONDS)
-    settings = {"AIRFLOW__FAB__UPDATE_FAB_PERMS": "False"}
-    checked = run_command("check", standin, unsynced.url, tmp_path, settings)
+    checked = run_command(
+        "check",
+        standin,
+        unsynced.url,
+        tmp_path,
+        {"AIRFLOW__FAB__UPDATE_FAB_PERMS": "False"},
+    )
 
     told = "needs get_application_builder in cli_commands/utils.py of the FAB provider"
     assert ("cli", told) == (found["mode"], found["why"])
@@ -147,8 +152,9 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     gone = run_command("diff", standin, postgres.url("gone"), tmp_path)
     database.query("DELETE FROM serialized_dag")
     left = run_command("diff --output json", standin, database.url, tmp_path, without)
-    untested = {"SYNC_PERM_ROLES": "/roles.yaml"}
-    wrong = run_command("diff", standin, database.url, tmp_path, untested)
+    wrong = run_command(
+        "diff", standin, database.url, tmp_path, {"SYNC_PERM_ROLES": "/roles.yaml"}
+    )
 
     assert (4, DIFF) == (done.returncode, done.stdout), done.stderr
     assert (0, "nothing differs\n") == (same.returncode, same.stdout), same.stderr

@@ -171,8 +171,14 @@ class Airflow:
             places: DAG → the path of its file below the DAG folder, and its tags.
         """
         given = json.dumps({"dags": dags, "parsed": parsed, "places": places})
-        script = Path(__file__).with_name("write_dags.py")
-        self.run(database, home, "python", "-P", str(script), given=given)
+        self.run(
+            database,
+            home,
+            "python",
+            "-P",
+            str(Path(__file__).with_name("write_dags.py")),
+            given=given,
+        )
 
     def new_postgres(
         self, server: Postgres, home: Path, state: State = "synced"

@@ -224,8 +224,9 @@ class Runs:
         """
         if not self._token:
             self._token = self._send("GET", "/auth/token", None, {})["access_token"]
-        headers = {"Authorization": f"Bearer {self._token}"}
-        return self._send(method, f"/api/v2{path}", body, headers)
+        return self._send(
+            method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token}"}
+        )
 
     def _send(
         self,

@@ -325,8 +325,9 @@ def access_denied(action: str, resource: str, identity: str) -> Fault:
 
 
 def _no_such_bucket(bucket: str) -> Answer:
-    message = "The specified bucket does not exist"
-    return error_answer(404, "NoSuchBucket", message, BucketName=bucket)
+    return error_answer(
+        404, "NoSuchBucket", "The specified bucket does not exist", BucketName=bucket
+    )
 
 
 def _object_headers(stored: Stored, request: Request) -> Texts:

@@ -47,5 +47,5 @@ def open_layout(settings: Settings, volume: Volume) -> Layout:
     """
     Open what the settings ask for.
     """
-    layout = SnapshotLayout if settings.layout == "snapshot" else InPlaceLayout
+    layout = SnapshotLayout if settings.is_snapshot else InPlaceLayout
     return layout(settings, volume, Record(settings, volume.state))

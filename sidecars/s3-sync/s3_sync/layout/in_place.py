@@ -36,8 +36,7 @@ class InPlaceLayout:
         self._settings = settings
         self._volume = volume
         self.record = record
-        published = record.published or Published()
-        self.shown = open_in_place(volume, published.files)
+        self.shown = open_in_place(volume, (record.published or Published()).files)
         # What was published before the record said that a change is in progress.
         self._before: tuple[Published, dict[str, Held]] | None = None
 

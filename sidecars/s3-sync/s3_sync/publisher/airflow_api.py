@@ -130,8 +130,7 @@ class Api:
         """
         Return the lines of a DAG's file; none if Airflow has no source, or no such DAG.
         """
-        there = f"/api/v2/dagSources/{quote(dag_id)}"
-        said = self.ask(there, "can read on DAG Code")
+        said = self.ask(f"/api/v2/dagSources/{quote(dag_id)}", "can read on DAG Code")
         return str(said["content"] or "").splitlines()
 
     def ask(self, path: str, right: str = "", body: Any = None) -> Any:

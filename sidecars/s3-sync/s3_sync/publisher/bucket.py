@@ -139,8 +139,7 @@ class Boto3Store:
             # The caller refuses what is longer.
             body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
             # A proxy that compresses weakens the ETag, which If-Match would not match.
-            etag = found.get("ETag", "").removeprefix("W/")
-            return Content(body, etag)
+            return Content(body, found.get("ETag", "").removeprefix("W/"))
 
     def download(self, key: str, size_bytes: int, file: BufferedRandom) -> str | None:
         """

@@ -86,8 +86,9 @@ class Current(NamedTuple):
         The revisions that have a name: ``current`` and ``previous``, as far as there
         are any.
         """
-        named = zip(TURNS, self.turns, strict=False)
-        return {name: turn.revision for name, turn in named}
+        return {
+            name: turn.revision for name, turn in zip(TURNS, self.turns, strict=False)
+        }
 
     @property
     def news(self) -> str:

@@ -75,8 +75,9 @@ class Keys(NamedTuple):
             raise ValueError(f"it is signed by {key_id}, which is not trusted")
         try:
             raw = base64.b64decode(text, validate=True)
-            message = _message(body, bucket, prefix)
-            Ed25519PublicKey.from_public_bytes(self.by_id[key_id]).verify(raw, message)
+            Ed25519PublicKey.from_public_bytes(self.by_id[key_id]).verify(
+                raw, _message(body, bucket, prefix)
+            )
         except (ValueError, InvalidSignature):
             raise ValueError(
                 f"{key_id} signed other content, or for another place"

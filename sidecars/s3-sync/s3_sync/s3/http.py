@@ -406,9 +406,8 @@ class Pool:
             # A prepared one is as good as new.
             is_reused = connection.has_begun
             try:
-                left_seconds = ends_at - time.monotonic()
                 answer = await connection.request(
-                    head, sink, left_seconds, is_part=is_part
+                    head, sink, ends_at - time.monotonic(), is_part=is_part
                 )
             except WireError:
                 is_late = time.monotonic() >= ends_at

@@ -197,8 +197,7 @@ def test_an_unsigned_pointer_that_was_not_written_does_not_end_signing(
     site: Site, tmp_path: Path
 ) -> None:
     """The same release is current already, but its pointer is signed."""
-    key = Key().write_private(tmp_path / "key.pem")
-    site.publish(A, "--sign-key", key)
+    site.publish(A, "--sign-key", Key().write_private(tmp_path / "key.pem"))
     site.s3.conditions = "versioned"
 
     site.refuses("condition_refused", A, "--force")

@@ -258,8 +258,9 @@ def test_an_outage_of_the_store_does_not_end_the_wait_but_another_publisher_does
 
     assert "Connection was closed" in site.fails("publish_conflict", "wait").err
     # a lack of rights does
-    denied = error(403, "AccessDenied")
-    meanwhile(airflow, partial(site.s3.inject, denied, is_get(POINTER)))
+    meanwhile(
+        airflow, partial(site.s3.inject, error(403, "AccessDenied"), is_get(POINTER))
+    )
     site.fails("access_denied_get", "wait")
 
 
@@ -382,8 +383,7 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
     airflow.sources["a"] = "with DAG('x'):\n    pass"
     airflow.forget()
     airflow.inject(says(404), of("/dagSources/a"), times=1)
-    nothing = says(200, b'{"content": null}')
-    airflow.inject(nothing, of("/dagSources/new"), times=1)
+    airflow.inject(says(200, b'{"content": null}'), of("/dagSources/new"), times=1)
     airflow.inject(
         first(airflow.errors.clear),
         lambda one: bool(airflow.seen(of("/importErrors"))),

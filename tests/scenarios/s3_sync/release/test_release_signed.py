@@ -33,8 +33,9 @@ class Site(Publishing):
         self.key, self.other = Key(), Key()
         self.keys = write_keys(folder / "keys", self.key)
         self.signs = ("--sign-key", self.key.write_private(folder / "key.pem"))
-        settings = {"S3_SYNC_TRUSTED_KEYS": str(self.keys)}
-        self.daemon = release_daemon(s3, folder / "target", settings)
+        self.daemon = release_daemon(
+            s3, folder / "target", {"S3_SYNC_TRUSTED_KEYS": str(self.keys)}
+        )
 
     def publish(self, files: Bodies, *more: str) -> bytes:
         """Publish a signed release; return its pointer."""
