@@ -51,8 +51,9 @@ def kinds(choice: Choice) -> dict[str, Texts]:
     if "CeleryExecutor" in executor:
         found["worker"] = dags | tickets
     if "KubernetesExecutor" in executor:
-        kept = "native" if choice["VERSIONS"] else "init"
-        found["task pod"] = dict.fromkeys(dags, kept) | tickets
+        found["task pod"] = (
+            dict.fromkeys(dags, "native" if choice["VERSIONS"] else "init") | tickets
+        )
         if choice["KERBEROS"] == "init":
             found["task pod"]["kerberos"] = "init"
     if executor == "LocalExecutor":

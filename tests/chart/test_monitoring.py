@@ -104,7 +104,10 @@ def test_objective_queries_of_the_page_return_the_expected_shares(
     asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
     shares = ALERTS.with_name("slo.yaml")
 
-    tests = load(shares)["tests"]
-    tried = [one["expr"] for test in tests for one in test["promql_expr_test"]]
+    tried = [
+        one["expr"]
+        for test in load(shares)["tests"]
+        for one in test["promql_expr_test"]
+    ]
     assert sorted(asked) == sorted(tried)
     assert "" == promtool(tmp_path, rules("slo-rule.yaml"), shares.read_text())

@@ -83,8 +83,9 @@ def newer(world: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     """
     The image of s3-sync under another tag, for a rollout.
     """
-    folder = tmp_path_factory.mktemp("newer")
-    return images.provide(folder, ("s3-sync",), "newer").name("s3-sync")
+    return images.provide(tmp_path_factory.mktemp("newer"), ("s3-sync",), "newer").name(
+        "s3-sync"
+    )
 
 
 @pytest.fixture(scope="session")

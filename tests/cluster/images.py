@@ -67,8 +67,15 @@ def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:
             context = (
                 SUPPORT if name == "reader" else Path(os.environ[S3_SERVER]).parent
             )
-            base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
-            _run(tool, "build", "--tag", image, f"--file={file}", base, str(context))
+            _run(
+                tool,
+                "build",
+                "--tag",
+                image,
+                f"--file={file}",
+                f"--build-arg=BASE_IMAGE={BASE_IMAGE}",
+                str(context),
+            )
         else:
             built = _run("scripts/build-image", name, TAG=tag)
         if built != image:

@@ -178,8 +178,12 @@ def test_no_pod_reads_an_empty_folder_while_the_source_changes(
 
             for one in started.objects:
                 if one["kind"] in CONTROLLERS:
-                    controller = f"{one['kind']}/{one['metadata']['name']}"
-                    place.run("rollout", "status", controller, "--timeout=240s")
+                    place.run(
+                        "rollout",
+                        "status",
+                        f"{one['kind']}/{one['metadata']['name']}",
+                        "--timeout=240s",
+                    )
             wanted = {NEW_TASK} if "Pod" in kinds(started.objects) else set()
 
             def all_see_the_new_source() -> bool:

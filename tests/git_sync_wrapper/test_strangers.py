@@ -70,8 +70,9 @@ def test_no_mark_of_ours_is_read_through_a_link(tmp_path: Path) -> None:
 def test_a_list_of_more_rows_than_a_legal_one_can_have_says_nothing(
     tmp_path: Path,
 ) -> None:
-    rows = b'"a": [1],' * (LIST_MARKS // 2)
-    (tmp_path / "rows").write_bytes(b'{%b"b": [1]}' % rows)
+    (tmp_path / "rows").write_bytes(
+        b'{%b"b": [1]}' % (b'"a": [1],' * (LIST_MARKS // 2))
+    )
 
     with opened(str(tmp_path)) as folder:
         assert None is read_rows("rows", folder)

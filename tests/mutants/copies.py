@@ -92,8 +92,9 @@ class Copy:
             for path in installed
             if ROOT in path.parents
         ]
-        lines = [str(path) for path in (*projects, theirs)]
-        (self._site / "copy.pth").write_text("\n".join(lines) + "\n")
+        (self._site / "copy.pth").write_text(
+            "\n".join([str(path) for path in (*projects, theirs)]) + "\n"
+        )
         for script in Path(ours, "bin").iterdir():
             here = venv / "bin" / script.name
             text = script.read_bytes() if script.is_file() else b""

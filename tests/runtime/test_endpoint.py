@@ -154,8 +154,7 @@ def test_a_burst_of_silent_clients_does_not_push_out_a_probe_that_was_sent(
 ) -> None:
     """The listener gets no CPU for a while, and then finds all of them at once."""
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(server.connect())
-        first.sendall(get("/slow"))
+        stack.enter_context(server.connect()).sendall(get("/slow"))
         assert server.is_asked.wait(10)
         probe = stack.enter_context(server.connect())
         probe.sendall(get())

@@ -187,6 +187,16 @@ def test_cycles_continue_even_if_the_scheduler_is_silent(
     assert begun == scheduler().add_job.call_count
 
 
+def test_a_signal_that_came_before_the_loop_ends_it() -> None:
+    """In some places, Python drops what its handler raises; the byte stays."""
+    one = run(CHANGED, CHANGED, interval_seconds=0.1)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    send(signal.SIGTERM)
+    one.until_stopped()
+
+    assert one.sidecar.cycles < 2
+
+
 # --- failures
 
 

@@ -98,8 +98,7 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     assert ready(state, **RELEASE).ready  # without keys, any record counts
     record(volume.state, **SIGNED).write(Fence(), R7._replace(sequences={"key": 7}))
     # a replayed pointer stays refused after it
-    pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
-    other = opened(state, **SIGNED, **pinned)
+    other = opened(state, **SIGNED, S3_SYNC_REVISION=f"sha256-{'0' * 64}")
     assert ({"key": 7}, None) == (other.sequences, other.published)
 
     record(volume.state, S3_SYNC_INCLUDE="*.py").write(Fence(), R7)

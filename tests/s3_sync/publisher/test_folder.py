@@ -23,9 +23,8 @@ def test_finds_all_files_sorted_and_reports_what_is_left_out(tmp_path: Path) -> 
     names = ".DS_Store x~ .x.swp .x.swa x.pyc x.pyo .s3-sync-ignore b/.airflow-bundle-manifest.json"
     left = [f"{name}/" for name in folders.split()] + names.split()
     rest = {f"{name}x.py" if name.endswith("/") else name: b"" for name in left}
-    folder = write_files(tmp_path / "dags", FILES | rest)
 
-    files, left_out = look(str(folder), ())
+    files, left_out = look(str(write_files(tmp_path / "dags", FILES | rest)), ())
 
     assert sorted(FILES) == [file.path for file in files]
     assert sorted(left) == left_out

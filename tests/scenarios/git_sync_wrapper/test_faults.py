@@ -57,8 +57,7 @@ def a_server_that_hangs(here: GitSite) -> Settings:
 
 
 def a_commit_that_nobody_pushed(here: GitSite) -> Settings:
-    library = here.server.repository("library.git")
-    library.commit({"lib.py": "x = 1\n"})
+    here.server.repository("library.git").commit({"lib.py": "x = 1\n"})
     here.repository.commit_submodule("lib", here.server.url("library.git"), "1" * 40)
     return {}
 

@@ -138,8 +138,7 @@ def test_a_new_repository_that_the_gate_refuses_leaves_what_is_shown(
     here: GitSite,
 ) -> None:
     here.publish().kill()
-    other = here.server.repository("other.git")
-    other.commit({"dag.py": "x = =\n"})
+    here.server.repository("other.git").commit({"dag.py": "x = =\n"})
     settings = {
         "GITSYNC_REPO": here.server.url("other.git"),
         "GIT_SYNC_WRAPPER_GATE": "syntax",
