@@ -93,7 +93,7 @@ class Counts:
     """Kinds of files and links that are planted at each name on a volume."""
     planted_names: int = _count(4, full=20)
     """Names in each place of a volume at which they are planted."""
-    commits: int = _count(8, full=200)
+    commits: int = _count(8, full=60)
     """Consecutive commits on a small volume."""
     tree_reads: int = _count(1_000, full=20_000)
     """Complete reads of the published tree while git-sync suffers random faults."""
