@@ -54,8 +54,7 @@ def _run_history(server: S3Server, folder: Path, seed: int) -> None:
                     if ending == "SIGTERM":
                         assert daemon.terminate().code == 0
                     daemon.kill()
-                    daemon.start()
-                    daemon.wait_until_synced()
+                    daemon.start().wait_until_synced()
                 else:
                     assert daemon.sync()["event"] == "cycle_finished"
                 _compare(daemon, history)

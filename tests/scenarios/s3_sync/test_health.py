@@ -99,8 +99,7 @@ def test_before_the_first_cycle_has_ended_the_state_of_the_volume_is_told(
     assert "cycle_failed" == daemon.sync()["event"]
     daemon.kill()
     s3.inject(hang())
-    daemon.start()
-    daemon.wait_for(lambda: daemon.reason() == "files_damaged", "it is told")
+    daemon.start().wait_for(lambda: daemon.reason() == "files_damaged", "it is told")
     assert 503 == daemon.get("/readyz").status
     s3.heal()
     daemon.wait_for(lambda: daemon.reason() is None, "it is repaired")

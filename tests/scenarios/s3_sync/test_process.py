@@ -114,8 +114,7 @@ def test_an_unexpected_error_ends_one_cycle_and_is_told(
     s3: FakeS3, target: Path, start: StartDaemon, error_of_python: str, reason: str
 ) -> None:
     """Here one of a library, which is imported for the first such checksum."""
-    library = target.parent / "anycrc.py"
-    library.write_text(f"raise {error_of_python}")
+    (target.parent / "anycrc.py").write_text(f"raise {error_of_python}")
     s3.put("dags/c.py", b"c", headers={"x-amz-checksum-crc32c": "AAAAAA=="})
     daemon = start({"PYTHONPATH": str(target.parent)})
 

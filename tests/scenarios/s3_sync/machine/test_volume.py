@@ -176,8 +176,7 @@ def test_reports_a_read_only_volume_and_recovers(
     assert mount("-o", "remount,ro", str(volume))
     s3.put("dags/a.py", b"changed")
 
-    daemon.start()
-    failed = daemon.wait_for_event("cycle_failed")
+    failed = daemon.start().wait_for_event("cycle_failed")
 
     assert failed["reason"] == "target_denied"
     assert "Remove readOnly from the volumeMount or claim." in failed["advice"]

@@ -235,8 +235,10 @@ def test_says_what_to_look_at_if_a_release_is_stuck(
     slow = first(lambda: site.s3.inject(error(503, "SlowDown")))
     site.s3.inject(slow, lambda one: one.query.get("prefix", "").endswith(".zip"))
     airflow.inject(says(403), of("/importErrors"), times=1)
-    later = says(429, headers={"Retry-After": "600"})
-    airflow.inject(later, lambda _: len(airflow.seen(of("/dags"))) > 1)
+    airflow.inject(
+        says(429, headers={"Retry-After": "600"}),
+        lambda _: len(airflow.seen(of("/dags"))) > 1,
+    )
     airflow.break_file("old.py", STACK)
     airflow.show("a", None)
 
