@@ -78,8 +78,9 @@ def contents(tree: Path) -> Texts:
 
 
 def commit_files(here: GitSite, **changed: str) -> str:
-    files = {**FILES, "new.py": "new\n", **changed}
-    return here.repository.commit(files, whole=True, modes={"c.py": "120000"})
+    return here.repository.commit(
+        {**FILES, "new.py": "new\n", **changed}, whole=True, modes={"c.py": "120000"}
+    )
 
 
 @pytest.mark.parametrize("spoil", SPOILS)

@@ -55,8 +55,9 @@ def test_a_redirect_to_another_host_is_refused(
     name = {"submodule": "library.git", "login": "askpass"}.get(what, "dags.git")
     here.server.inject(redirect(foreign.url() + REFS), match=is_of(name))
     if what == "submodule":
-        library = here.server.url("library.git")
-        here.repository.commit_submodule("library", library, "1" * 40)
+        here.repository.commit_submodule(
+            "library", here.server.url("library.git"), "1" * 40
+        )
     if not shown:
         wrapper.start()
 
@@ -103,8 +104,9 @@ def test_a_submodule_that_moved_does_not_replace_the_repository(here: GitSite) -
     shown = here.shown()
     here.server.repository("other.git").commit({"other.py": "x = 1\n"})
     here.server.inject(redirect(f"/other.git{REFS}"), match=is_of("library.git"))
-    library = here.server.url("library.git")
-    here.repository.commit_submodule("library", library, "1" * 40)
+    here.repository.commit_submodule(
+        "library", here.server.url("library.git"), "1" * 40
+    )
 
     failed = wrapper.wait_for_event("cycle_failed", 30)
     assert ("redirect_refused", shown) == (failed["reason"], here.shown())

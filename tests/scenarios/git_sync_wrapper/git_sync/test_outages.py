@@ -172,8 +172,7 @@ def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
             before = times(here.link)
             used = used_bytes(here.root)
 
-    changed = times(here.link) - before
-    assert [here.link / "pkg1/m1.py"] == [path for path, _ in changed]
+    assert [here.link / "pkg1/m1.py"] == [path for path, _ in times(here.link) - before]
     kept = here.root / ".snapshots"
     assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
     # Directory entries and git objects, but no second copy of unchanged files.

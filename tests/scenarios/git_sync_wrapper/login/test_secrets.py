@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import stat
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,7 +29,8 @@ FORMS = {
 
 def recorder(here: GitSite) -> str:
     """
-    Create a git that records its arguments, its core size limit and its configuration.
+    Create a git that records its arguments, its core size limit and its configuration,
+    which holds the commands that become arguments of a shell.
     """
     out = here.folder / "recorded"
     out.mkdir()
@@ -37,6 +39,7 @@ def recorder(here: GitSite) -> str:
         f'out={out}/$$\nprintf "%s\\n" "$@" > $out.argv\n'
         "grep core /proc/self/limits > $out.limits\n"
         '[ -z "$GIT_CONFIG_GLOBAL" ] || cat "$GIT_CONFIG_GLOBAL" > $out.config\n'
+        "env | grep ^GIT_CONFIG_VALUE > $out.values\n"
         'exec /usr/bin/git "$@"',
     )
 
@@ -100,6 +103,8 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
         path: found for path, text in written(here).items() if (found := leaks(text))
     }
     assert [] == leaks(said(wrapper))
+    (private,) = here.tmp.glob("git-sync-wrapper-*")
+    assert 0o700 == stat.S_IMODE(private.stat().st_mode)
     limits = [path for path in recorded if path.suffix == ".limits"]
     for path in (*limits, Path(f"/proc/{wrapper.pid}/limits")):
         assert re.search("core file size +[01] +[01] ", path.read_text()), path
