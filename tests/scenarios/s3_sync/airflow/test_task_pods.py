@@ -227,8 +227,9 @@ def created(
     if request.param != "2.11" and not request.config.getoption("--full"):
         pytest.skip("other versions of Airflow run with make test-full")
     cases = PINNED | {name: given for name, (given, _) in LEFT.items()}
-    folder = tmp_path_factory.mktemp("tasks")
-    pods, log = create(request.param, folder, list(cases.values()))
+    pods, log = create(
+        request.param, tmp_path_factory.mktemp("tasks"), list(cases.values())
+    )
     assert len(cases) == len(pods), log
     return {"pods": dict(zip(cases, pods, strict=True)), "log": log, "cases": cases}
 

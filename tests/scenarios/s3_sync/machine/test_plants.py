@@ -88,8 +88,9 @@ def test_what_is_planted_is_replaced_or_named_and_leads_nowhere(
     if kind == "file of another uid":
         wrapper = (str(as_user(open_folder, ENV, 50000, 0)),)
     shown, _ = change(s3, source)
-    settings = RELEASE if source == "release" else {}
-    daemon = start(settings, target=target, wrapper=wrapper).until_synced()
+    daemon = start(
+        RELEASE if source == "release" else {}, target=target, wrapper=wrapper
+    ).until_synced()
     for names in PLACES[source]:
         coming, files = change(s3, source)
         if not is_running:

@@ -21,8 +21,10 @@ SLOW = error(503, "SlowDown")
 
 
 def objects_of(release: Release) -> set[str]:
-    sha256 = release.manifest.bundle_sha256
-    return {PREFIX + manifest_key(release.revision), PREFIX + bundle_key(sha256)}
+    return {
+        PREFIX + manifest_key(release.revision),
+        PREFIX + bundle_key(release.manifest.bundle_sha256),
+    }
 
 
 def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
