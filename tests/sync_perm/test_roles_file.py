@@ -343,8 +343,7 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
     held = [("Viewer", "can_edit", "Variables")]
     held += [("Admin", "can_edit", "Pools"), ("Admin", "can_read", "DAG:a")]
 
-    roles = ["base", "middle", "top", "boss"]
-    found = rows(text, metadata(roles=roles, grants=held))
+    found = rows(text, metadata(roles=["base", "middle", "top", "boss"], grants=held))
 
     assert {
         ("file_grant", "top", "can_edit", "Pools"),

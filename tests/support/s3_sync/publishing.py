@@ -158,8 +158,9 @@ class Publisher(Publishing):
         """
         Fail to publish these files.
         """
-        folder = write_files(self.dags, files)
-        return self.fails(reason, "publish", folder, *more, code=code)
+        return self.fails(
+            reason, "publish", write_files(self.dags, files), *more, code=code
+        )
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

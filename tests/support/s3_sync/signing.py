@@ -35,8 +35,7 @@ class Key:
         self.private_pem = key.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
-        public = key.public_key()
-        self.public_pem = public.public_bytes(
+        self.public_pem = key.public_key().public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
         )
 

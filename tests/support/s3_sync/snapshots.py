@@ -65,8 +65,11 @@ def bucket_of_a() -> Iterator[SwappingS3]:
 
 def snapshots(target: Path) -> set[str]:
     """Return the revisions that have a snapshot."""
-    names = os.listdir(target / ".s3-sync/snapshots")
-    return {name for name in names if name[0] != "." and not name.endswith(".managed")}
+    return {
+        name
+        for name in os.listdir(target / ".s3-sync/snapshots")
+        if name[0] != "." and not name.endswith(".managed")
+    }
 
 
 def current(target: Path) -> str:
@@ -109,9 +112,10 @@ def snapshot_leftovers(target: Path) -> list[str]:
     ]
     kept = snapshots(target)
     wanted = kept | {f"{name}.managed" for name in kept}
-    names = os.listdir(hidden / "snapshots")
     return found + [
-        name for name in names if name.startswith(".") or name not in wanted
+        name
+        for name in os.listdir(hidden / "snapshots")
+        if name.startswith(".") or name not in wanted
     ]
 
 

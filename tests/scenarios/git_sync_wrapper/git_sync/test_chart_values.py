@@ -166,8 +166,7 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
                 path.chmod(0o777)
         commit(site, 1)
         ref = values.get("branch", "v2-2-stable")
-        volumes = {WRAPPER: site, engine: other}
-        yield Pod(containers, repo, ref, volumes)
+        yield Pod(containers, repo, ref, {WRAPPER: site, engine: other})
 
 
 def commit(site: GitSite, number: int) -> Texts:

@@ -75,5 +75,6 @@ class Place(Publisher):
         self.s3.inject(AGED, is_list)
         for release in map(make_release, releases):
             for name, body in release.objects().items():
-                key = PREFIX + name
-                self._client.put_object(Bucket=self.bucket, Key=key, Body=body)
+                self._client.put_object(
+                    Bucket=self.bucket, Key=PREFIX + name, Body=body
+                )
