@@ -20,7 +20,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   PYTHON         the interpreter behind .venv (default: 3.13, the images' own, else the first Python >= 3.11)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
-#   MINIO_BIN, VERSITYGW_BIN, WEED_BIN, S3PROXY_JARS, HADOOP_JARS  programs for test-full (default: scripts/test-programs installs what it can)
+#   MINIO_BIN, VERSITYGW_BIN, WEED_BIN, S3PROXY_JARS, CEPH_DEBIAN, HADOOP_JARS  programs for test-full (default: scripts/test-programs installs what it can)
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without it, they skip git-sync-wrapper)
 #   GIT_SYNC_SUITE  folder of git-sync's own test_e2e.sh, for make test-full, as root (without it, they are skipped)
 #   KUBECONFIG     the cluster for test-cluster, with kubectl on PATH; for more, see tests/cluster/README.md

@@ -54,8 +54,7 @@ def test_airflow_reads_where_a_pod_of_its_own_writes(name: str) -> None:
         for one in others
         if one["kind"] == "PersistentVolumeClaim"
     }
-    claim = others[-1]["metadata"]["name"]
-    written_to = {"claimName": claim}
+    written_to = {"claimName": others[-1]["metadata"]["name"]}
 
     assert {deployment["metadata"]["namespace"], "airflow"} == claims.keys()
     assert sorted(claims.values()) == sorted(volumes)

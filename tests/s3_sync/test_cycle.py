@@ -528,8 +528,7 @@ def test_repairs_alone_do_not_let_the_list_grow(
 def test_a_path_of_4_000_control_characters_survives_a_restart(
     s3: FakeS3, process: Process
 ) -> None:
-    path = "/".join(["\x7f" * 250] * 15)
-    Shelf(s3).publish({path: b"x"})
+    Shelf(s3).publish({"/".join(["\x7f" * 250] * 15): b"x"})
     process.run(KEYS | RELEASE)
     process.stop()
     s3.inject(DENIED)

@@ -79,8 +79,7 @@ def test_a_refused_dag_is_reported_and_stops_no_other() -> None:
     refused = Failure("dag_too_large", "too large")
     grants = [("Op", "can_edit", "DAG:d")]
 
-    dags = {"d": refused, "e": None}
-    found = compare(tables(dags, permissions=(), grants=grants))
+    found = compare(tables({"d": refused, "e": None}, permissions=(), grants=grants))
 
     assert {"d": refused} == found.failing
     assert {"e"} == {item.dag_id for item in found.items}

@@ -115,9 +115,8 @@ def test_aliases_of_aliases_are_refused_before_they_are_followed() -> None:
     """Each of sixty lines doubles what the file stands for."""
     lines = ["- &a0 [can_read on Jobs, can_read on Pools]"]
     lines += [f"- &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
-    text = "roles: {a: {permissions: *a59}}"
 
-    (found,) = mistakes("\n".join(["x:", *lines, text]))
+    (found,) = mistakes("\n".join(["x:", *lines, "roles: {a: {permissions: *a59}}"]))
 
     assert found.startswith("3: (file): is not plain YAML: has an alias, or ")
 
@@ -343,8 +342,7 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
     held = [("Viewer", "can_edit", "Variables")]
     held += [("Admin", "can_edit", "Pools"), ("Admin", "can_read", "DAG:a")]
 
-    roles = ["base", "middle", "top", "boss"]
-    found = rows(text, metadata(roles=roles, grants=held))
+    found = rows(text, metadata(roles=["base", "middle", "top", "boss"], grants=held))
 
     assert {
         ("file_grant", "top", "can_edit", "Pools"),

@@ -41,9 +41,11 @@ def test_rules_of_the_file_and_of_the_command_line_apply_but_not_to_what_never_b
         "__pycache__/y.pyc": b"",
         "z.pyc": b"",
     }
-    folder = write_files(tmp_path / "dags", FILES | more | {".s3-sync-ignore": rules})
 
-    assert [".airflowignore", "keep.sql", "x~"] == paths(folder, "*.py")
+    assert [".airflowignore", "keep.sql", "x~"] == paths(
+        write_files(tmp_path / "dags", FILES | more | {".s3-sync-ignore": rules}),
+        "*.py",
+    )
 
 
 def test_a_file_is_executable_if_anybody_may_execute_it(tmp_path: Path) -> None:

@@ -210,9 +210,11 @@ def test_refuses_a_malformed_manifest_and_that_of_another_release(
 
 
 def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
-    origin = {"by": 7, "new": "x", "message": "m" * 999}
 
-    found = parse_manifest(with_facts(new={"path": 1}, origin=origin), RELEASE.revision)
+    found = parse_manifest(
+        with_facts(new={"path": 1}, origin={"by": 7, "new": "x", "message": "m" * 999}),
+        RELEASE.revision,
+    )
 
     assert (RELEASE.manifest.files, {"message": "m" * 500}) == (
         found.files,

@@ -56,9 +56,8 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     public = tmp_path / "pub.pem"
 
     def openssl(words: str) -> bytes:
-        command = ["openssl", *words.split()]
         return subprocess.run(
-            command, cwd=tmp_path, check=True, capture_output=True
+            ["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True
         ).stdout
 
     openssl("genpkey -algorithm ed25519 -out key.pem")

@@ -182,11 +182,10 @@ class FakeS3(LoopbackServer):
             return error_answer(
                 307, "TemporaryRedirect", headers=headers, Endpoint="s3.example"
             )
-        message = "The authorization header is malformed; the region is wrong"
         return error_answer(
             400,
             "AuthorizationHeaderMalformed",
-            message,
+            "The authorization header is malformed; the region is wrong",
             headers=headers,
             Region=self.region,
         )

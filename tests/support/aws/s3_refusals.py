@@ -108,8 +108,7 @@ def _signature(request: Request, secret_key: str) -> str:
     Compute Signature Version 4 of a received request with botocore, from what the
     request means: S3 decodes the path and the query, and encodes them in one way.
     """
-    authorization = request.headers["authorization"]
-    (names,) = re.findall(r"SignedHeaders=([^,\s]+)", authorization)
+    (names,) = re.findall(r"SignedHeaders=([^,\s]+)", request.headers["authorization"])
     path = quote(unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1")
     asked = AWSRequest(
         request.method,

@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
-from tests import Texts
+from tests import ROOT, Texts
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
 from tests.support.program import Program, listens, own_port, start_server
 
@@ -175,9 +175,12 @@ class ProgramServer(S3Server):
         return listens(self.host, self.port)
 
     def start(self) -> None:
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)}
-        log = self.folder / f"{self.name}.log"
-        self._process = start_server(self.command(), log, self.answers, environment)
+        self._process = start_server(
+            self.command(),
+            self.folder / f"{self.name}.log",
+            self.answers,
+            {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)},
+        )
 
 
 class RcloneServer(ProgramServer):
@@ -215,7 +218,7 @@ class BuiltServer(ProgramServer):
         found = os.environ.get(self.variable) or shutil.which(self.name)
         if not found:
             pytest.skip(
-                f'needs {self.name}: eval "$(scripts/test-programs)", which needs Go or Java'
+                f'needs {self.name}: eval "$(scripts/test-programs)", which needs Go, Java or root'
             )
         self.program = found
 
@@ -315,15 +318,22 @@ class SeaweedServer(BuiltServer):
         return True
 
     def command(self) -> list[str]:
-        keys = [{"accessKey": self.access_key, "secretKey": self.secret_key}]
-        actions = ["Admin", "Read", "List", "Write"]
-        identity = {"name": "tests", "credentials": keys, "actions": actions}
+        identity = {
+            "name": "tests",
+            "credentials": [
+                {"accessKey": self.access_key, "secretKey": self.secret_key}
+            ],
+            "actions": ["Admin", "Read", "List", "Write"],
+        }
         config = self.folder / "s3.json"
         config.write_text(json.dumps({"identities": [identity]}))
         objects = self.folder / "objects"
         objects.mkdir(exist_ok=True)
-        parts = ("master", "volume", "filer")
-        names = [f"{part}.port{kind}" for part in parts for kind in ("", ".grpc")]
+        names = [
+            f"{part}.port{kind}"
+            for part in ("master", "volume", "filer")
+            for kind in ("", ".grpc")
+        ]
         return [
             self.program,
             "server",
@@ -374,3 +384,16 @@ class S3ProxyServer(BuiltServer):
             "--properties",
             str(config),
         ]
+
+
+class RgwServer(BuiltServer):
+    """
+    Ceph's S3 gateway, with a monitor and a disk, in a Debian of their own; needs root.
+    """
+
+    name = "rgw"
+    variable = "CEPH_DEBIAN"
+
+    def command(self) -> list[str]:
+        program = [ROOT / "scripts/ceph-server", self.program, self.folder, own_port()]
+        return [*map(str, program), str(self.port), self.access_key, self.secret_key]

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from tests import Deed
 from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.aws.s3_refusals import error_answer, signature_problem
 from tests.support.http.loopback import Answer, Exchange, Fault, Match, Request
@@ -41,14 +40,12 @@ class WritableS3(FakeS3):
             `deleted_stays`, as in a versioned bucket of versitygw, to which a deleted
             key is not new.
         between: Called between the look at a condition and the write, if `not_atomic`.
-        on_write: Called after every write, before its answer.
     """
 
     def __init__(self, bucket: str = "dags-bucket") -> None:
         super().__init__(bucket)
         self.conditions: Conditions = "obeyed"
         self.between: Callable[[Request], object] = lambda request: None
-        self.on_write: Deed = lambda: None
         self._deleted: set[str] = set()
         self._writing = threading.RLock()
 
@@ -71,7 +68,6 @@ class WritableS3(FakeS3):
         with self._writing:
             self.objects.pop(key, None)
             self._deleted.add(key)
-            self.on_write()
         return Answer(204)
 
     def _put(self, request: Request, key: str) -> Answer:
@@ -115,7 +111,6 @@ class WritableS3(FakeS3):
     def _write(self, key: str, body: bytes) -> Answer:
         with self._writing:
             self.put(key, body)
-            self.on_write()
             return Answer(200, {"ETag": f'"{self.objects[key].etag}"'})
 
 

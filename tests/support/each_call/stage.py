@@ -199,8 +199,7 @@ def _make(sidecar: str) -> Any:
     from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
 
     own, _ = load_wrapper(os.environ)
-    options = read_options([], os.environ)
-    parts = join(own, options, WrapperMetrics())
+    parts = join(own, read_options([], os.environ), WrapperMetrics())
     return GitSyncWrapper(parts, lambda: Session(parts))
 
 

@@ -80,8 +80,11 @@ def make_release(
     when = time_text(at)
     manifest = Manifest(revision, written, sha256_of(bundle), len(bundle), when, origin)
     count = len(history)
-    turns = tuple(Turn(name, count - n, when) for n, name in enumerate(history))
-    pointer = Pointer(Turn(revision, count + 1, when), origin, turns)
+    pointer = Pointer(
+        Turn(revision, count + 1, when),
+        origin,
+        tuple(Turn(name, count - n, when) for n, name in enumerate(history)),
+    )
     return Release(
         pointer, manifest, write_pointer(pointer), write_manifest(manifest), bundle
     )

@@ -43,8 +43,15 @@ def daemon_for(
     """
     Describe a daemon that reads from a scripted server, without starting it.
     """
-    environment = {**s3.environment(), **(settings or {})}
-    return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
+    return Daemon(
+        None,
+        s3.bucket,
+        target,
+        "dags",
+        interval,
+        {**s3.environment(), **(settings or {})},
+        arguments,
+    )
 
 
 def record_of(daemon: Daemon) -> Facts:
@@ -52,8 +59,7 @@ def record_of(daemon: Daemon) -> Facts:
     Return `published.json`, and let the ledger see its fields.
     """
     Witness(daemon.program).record(daemon.environment)
-    path = daemon.target / ".s3-sync/published.json"
-    found: Facts = json.loads(path.read_bytes())
+    found: Facts = json.loads((daemon.target / ".s3-sync/published.json").read_bytes())
     return found
 
 

@@ -112,9 +112,10 @@ def snapshot_leftovers(target: Path) -> list[str]:
     ]
     kept = snapshots(target)
     wanted = kept | {f"{name}.managed" for name in kept}
-    names = os.listdir(hidden / "snapshots")
     return found + [
-        name for name in names if name.startswith(".") or name not in wanted
+        name
+        for name in os.listdir(hidden / "snapshots")
+        if name.startswith(".") or name not in wanted
     ]
 
 

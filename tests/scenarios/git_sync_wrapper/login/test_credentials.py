@@ -79,8 +79,7 @@ def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
 
 def test_no_sync_fails_while_a_mounted_password_rotates(here: GitSite) -> None:
     file = here.folder / "password"
-    mounted = file.read_text
-    here.server.judge = lambda _, password, _path: f"{password}\n" == mounted()
+    here.server.judge = lambda _, password, _path: f"{password}\n" == file.read_text()
 
     def rotate(number: int) -> None:
         replace(file, f"password-{number}\n")

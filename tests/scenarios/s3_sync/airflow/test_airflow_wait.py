@@ -19,7 +19,6 @@ from tests.support.s3_sync.shelf import release_daemon
 
 pytestmark = [pytest.mark.timeout(3_600), pytest.mark.usefixtures("only_in_full")]
 PASSWORD = "only this test knows it"
-RIGHTS = (("can_read", "DAGs"), ("can_read", "ImportError"))
 # Each DAG, and the description that the scheduler reads.
 ROWS = """SELECT dag_id, bundle_version, (
     SELECT data -> 'dag' ->> 'description' FROM serialized_dag
@@ -44,10 +43,13 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
     airflow = Airflow.install_or_skip("3")
     dags = tmp_path / "dags"
     target = tmp_path / "target"
-    more = {"AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30"}  # its default
-    rights = list(RIGHTS)
+    more = {
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30",  # its default
+        "AIRFLOW__FAB__CACHE_TTL": "0",
+    }
+    rights = ["DAGs", "ImportError"]
     if is_folder:
-        rights.append(("can_read", "DAG Code"))
+        rights.append("DAG Code")
         kwargs = {"path": str(target / "current"), "refresh_interval": 1}
         bundle = {"name": "dags", "classpath": LOCAL, "kwargs": kwargs}
         more["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([bundle])
@@ -56,8 +58,6 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
         add_role(database, "deploy")
         add_user(database, "ci", generate_password_hash(PASSWORD, "pbkdf2:sha256"))
         add_member(database, "ci", "deploy")
-        for right in rights:
-            grant(database, "deploy", *right)
         with (
             release_daemon(s3, target, interval="1s") as daemon,
             Components(
@@ -88,6 +88,10 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
             daemon.until_synced()
             components.start()
             components.wait_until_answers()
+            for resource in rights:
+                ran = publisher.fails("airflow_denied", "wait", *[dags] * is_folder)
+                assert f"`can read on {resource}`" in ran.err
+                grant(database, "deploy", "can_read", resource)
             check(deploy(old), old, one="old", gone="\u00e9")
 
             new = {"one.py": dag("one", "new"), "two.py": dag("two", "new")}

@@ -54,8 +54,7 @@ def heal(daemon: Daemon, files: Bodies, planted: set[str]) -> None:
     operator would.
     """
     for _ in range(len(planted) + 6):
-        ended = daemon.sync()
-        error = str(ended.get("error", ""))
+        error = str(daemon.sync().get("error", ""))
         is_good = not error and daemon.is_ready()
         if is_good and files == consumed(daemon.target):
             return

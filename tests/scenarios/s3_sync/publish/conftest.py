@@ -11,14 +11,15 @@ from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.gateway import Gateway
-from tests.support.aws.servers import S3ProxyServer, S3Server, SeaweedServer
+from tests.support.aws.servers import RgwServer, S3ProxyServer, S3Server, SeaweedServer
 from tests.support.aws.writable_s3 import WritableS3
 
-STORES = ("moto", "minio", "versitygw", "seaweedfs", "s3proxy")
+STORES = ("moto", "minio", "versitygw", "seaweedfs", "s3proxy", "rgw")
 
 
 seaweedfs = one_for_all(SeaweedServer)
 s3proxy = one_for_all(S3ProxyServer)
+rgw = one_for_all(RgwServer)
 
 
 @pytest.fixture(params=STORES)

@@ -12,6 +12,7 @@ from tests.support.s3_sync.publishing import (
     PREFIX,
     Publisher,
     Publishing,
+    check_every_release,
     read_release,
     write_files,
 )
@@ -40,8 +41,9 @@ def race(
     running = []
     for name in ("one", "two"):
         dags = write_files(folder / name, {"a.py": f"{name} {mark}".encode()})
-        words = ["publish", str(dags), *more, "--output", "json"]
-        running.append(publisher.begin(words))
+        running.append(
+            publisher.begin(["publish", str(dags), *more, "--output", "json"])
+        )
     codes = [command.wait() for command in running]
     assert [0, 3] == sorted(codes), [command.err for command in running]
     return running[codes.index(0)], running[codes.index(3)]
@@ -94,7 +96,10 @@ class Site(Publisher):
         return {key: stored.body for key, stored in self.s3.objects.items()}
 
     def current(self) -> Bodies:
-        return read_release(self.bodies())
+        """Verify every release; return the files of the current one."""
+        bodies = self.bodies()
+        check_every_release(bodies)
+        return read_release(bodies)
 
     def turns(self) -> list[str]:
         """Return the revisions of the pointer and its history, newest first."""

@@ -24,9 +24,10 @@ def test_names_the_next_release_if_only_that_is_refused(site: Site) -> None:
         error(412, "PreconditionFailed"), lambda one: "if-match" in one.headers
     )
 
-    said = site.fails("condition_refused", "check-publisher").err
-
-    assert "the next release (If-Match): the store refuses" in said
+    assert (
+        "the next release (If-Match): the store refuses"
+        in site.fails("condition_refused", "check-publisher").err
+    )
     assert {} == site.s3.objects
 
 
@@ -36,9 +37,10 @@ def test_a_role_that_may_not_delete_can_publish_beside_what_it_has_left(
     """Pods never show it: the name is reserved."""
     site.s3.inject(error(403, "AccessDenied"), is_delete)
 
-    said = site.run("check-publisher").out
-
-    assert "can publish. What the role may not delete stays: s3://" in said
+    assert (
+        "can publish. What the role may not delete stays: s3://"
+        in site.run("check-publisher").out
+    )
     assert 5 == len(site.s3.objects)
     assert all("/.s3-sync/check-" in key for key in site.s3.objects)
     site.publish(B)

@@ -86,7 +86,8 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
     if pointer:
         site.s3.put(POINTER, pointer)
 
-    facts = site.fails(reason, "releases").facts()
-    assert [revision] == [one["revision"] for one in facts["releases"]]
+    assert [revision] == [
+        one["revision"] for one in site.fails(reason, "releases").facts()["releases"]
+    ]
     site.succeed("rollback", revision, *more)
     assert A == site.current()

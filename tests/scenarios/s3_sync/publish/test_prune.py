@@ -44,10 +44,12 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
     keep.write_text(f"  {'0' * 40}\n\n  {left.revision[7:19]}\n")
 
     for options in (["--keep-count", "0"], ["--keep-count", "2", "--keep-for", "0"]):
-        told = site.succeed("prune-releases", *options, "--dry-run")
-        assert [left.revision] == told["removed"]
-    few = ("prune-releases", "--keep-for", "0", "--dry-run")
-    assert [] == site.succeed(*few)["removed"]
+        assert [left.revision] == site.succeed("prune-releases", *options, "--dry-run")[
+            "removed"
+        ]
+    assert (
+        [] == site.succeed("prune-releases", "--keep-for", "0", "--dry-run")["removed"]
+    )
     planned = site.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
     done = site.succeed(*PRUNE, "--keep-from", keep)
 
@@ -194,8 +196,10 @@ def test_removes_no_bundle_while_the_listing_lacks_the_current_release(
     site.publish(CONTENTS[0])
     site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=9)
     before = dict(site.s3.objects)
-    empty = replace_body(lambda body: re.sub(b"<Contents>.*</Contents>", b"", body))
-    site.s3.inject(empty, lambda one: one.query.get("prefix") == "dags/releases/")
+    site.s3.inject(
+        replace_body(lambda body: re.sub(b"<Contents>.*</Contents>", b"", body)),
+        lambda one: one.query.get("prefix") == "dags/releases/",
+    )
 
     site.fails("release_damaged", *PRUNE)
     assert before == site.s3.objects

@@ -84,8 +84,9 @@ def test_promotes_a_release_unchanged(place: Place) -> None:
     place.publish(C)
 
     answer = place.succeed(*promote, "--gate", "syntax", second[7:19])
-    expected = (second, first, "syntax")
-    assert expected == tuple(answer[name] for name in ("revision", "previous", "gate"))
+    assert (second, first, "syntax") == tuple(
+        answer[name] for name in ("revision", "previous", "gate")
+    )
     changes = answer["changes"]
     assert (["docs/\u00dcberblick.md"], ["a.py"]) == (
         changes["added"],
@@ -113,8 +114,9 @@ def test_lists_the_differences_between_releases(site: Site) -> None:
     site.succeed("promote", site.url, site.prd)
     # two URLs need no bucket in the environment
     site.environment |= {"AWS_BUCKET": "", "KEY_PATH": ""}
-    changes = site.succeed("diff", site.url, site.prd)["changes"]
-    assert [[], [], []] == [*changes.values()]
+    assert [[], [], []] == [
+        *site.succeed("diff", site.url, site.prd)["changes"].values()
+    ]
 
 
 def test_prints_a_readable_summary_of_a_publish(site: Site) -> None:
@@ -129,10 +131,9 @@ def test_prints_a_readable_summary_of_a_publish(site: Site) -> None:
 
 
 def test_prints_sizes_in_a_readable_unit() -> None:
-    sizes = (0, 1023, 1024, 5 << 20, (1 << 30) - 1, 3 << 30)
 
     assert "0 B 1023 B 1.0 KiB 5.0 MiB 1,024.0 MiB 3.0 GiB" == " ".join(
-        map(size_text, sizes)
+        map(size_text, (0, 1023, 1024, 5 << 20, (1 << 30) - 1, 3 << 30))
     )
 
 

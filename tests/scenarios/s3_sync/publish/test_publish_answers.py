@@ -49,8 +49,12 @@ def test_names_the_missing_permission_and_its_resource(site: Site, name: str) ->
 def test_never_writes_a_pointer_that_readers_refuse(site: Site) -> None:
     """Someone who may write there has written the highest sequence."""
     pointer = site.has(A).pointer
-    turn = pointer.turn._replace(sequence=SEQUENCE_LIMIT)
-    site.s3.put(POINTER, write_pointer(pointer._replace(turn=turn)))
+    site.s3.put(
+        POINTER,
+        write_pointer(
+            pointer._replace(turn=pointer.turn._replace(sequence=SEQUENCE_LIMIT))
+        ),
+    )
     before = dict(site.s3.objects)
 
     site.refuses("release_invalid", B)
@@ -169,7 +173,13 @@ def test_json_has_the_fields_that_the_readme_lists(
     for name, words in every.items():
         assert site.succeed(*words).keys() <= listed[name.split()[0]], name
     airflow.show("a", make_release(B).revision)
-    told = site.succeed(*every["publish"], "--wait", "--force", "--sign-key", key)
-    assert listed["publish"] == told.keys()
-    failed = site.fails("release_unknown", "pin", "0" * 12, code=2).facts()
-    assert listed["any"] == failed.keys()
+    assert (
+        listed["publish"]
+        == site.succeed(
+            *every["publish"], "--wait", "--force", "--sign-key", key
+        ).keys()
+    )
+    assert (
+        listed["any"]
+        == site.fails("release_unknown", "pin", "0" * 12, code=2).facts().keys()
+    )

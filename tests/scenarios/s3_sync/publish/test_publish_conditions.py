@@ -209,8 +209,11 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     key = Key()
     trusts = ("--trusted-keys", write_keys(tmp_path / "keys", key))
     signs = (*trusts, "--sign-key", key.write_private(tmp_path / "key.pem"))
-    a = site.publish(A)["revision"]
-    writes = (("publish", site.dags), ("rollback", a), ("promote", site.url, site.prd))
+    writes = (
+        ("publish", site.dags),
+        ("rollback", site.publish(A)["revision"]),
+        ("promote", site.url, site.prd),
+    )
     reads = (("releases",), ("diff", site.url, site.url), ("prune-releases",))
     every = [(*words, *signs) for words in writes]
     every += [(*words, *trusts) for words in reads]
@@ -219,12 +222,15 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     for words in (*every, ("wait", *trusts)):
         site.fails("release_untrusted", *words)
     for words in writes[:2]:
-        said = site.fails("settings_rejected", *words, *trusts, code=2).err
-        assert "requires --sign-key" in said
+        assert (
+            "requires --sign-key"
+            in site.fails("settings_rejected", *words, *trusts, code=2).err
+        )
 
     site.succeed(*every[0], "--force")
-    signed_by = {site.succeed(*words).get("signed_by") for words in every}
-    assert {None, key.key_id} == signed_by
+    assert {None, key.key_id} == {
+        site.succeed(*words).get("signed_by") for words in every
+    }
 
 
 # --- answers without fields

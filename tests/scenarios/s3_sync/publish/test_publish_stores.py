@@ -47,8 +47,11 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
 def test_publishes_in_a_versioned_bucket_also_after_the_pointer_was_deleted(
     place: Place,
 ) -> None:
-    """But to versitygw, a deleted key is not new."""
+    """But to versitygw, a deleted key is not new; Ceph obeys no condition there."""
     place.version()
+    if place.name == "rgw":
+        place.refuses("store_unsupported", A)
+        return
     for files in (A, B):
         place.publish(files)
         assert files == place.current()
@@ -56,8 +59,10 @@ def test_publishes_in_a_versioned_bucket_also_after_the_pointer_was_deleted(
     place.delete("current.json")
 
     if place.name == "versitygw":
-        ran = place.refuses("condition_refused", C)
-        assert "to another prefix, if versitygw runs with --sidecar" in ran.err
+        assert (
+            "to another prefix, if versitygw runs with --sidecar"
+            in place.refuses("condition_refused", C).err
+        )
     else:
         place.publish(C)
         assert C == place.current()

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from tests import Deed
-from tests.scenarios.s3_sync.publish.site import POINTER, A, B, C, Site
+from tests.scenarios.s3_sync.publish.site import NO_AIRFLOW, POINTER, A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get
 from tests.support.http.faults import answer_with, drip, first
@@ -109,8 +109,7 @@ def test_a_dag_counts_once_it_is_read_again_after_the_release_has_arrived(
     def look() -> None:
         *shown, ended, took = next(looks)
         for name, files in zip("ab", shown, strict=True):
-            version = make_release(files).revision
-            airflow.show(name, version, ended=ended, took=took)
+            airflow.show(name, make_release(files).revision, ended=ended, took=took)
 
     airflow.inject(first(look), of("/dags"))
 
@@ -150,8 +149,12 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     quadratic time, and is no line of the file.
     """
     airflow.break_file("old.py", STACK)
-    moved = STACK.replace("/opt/dags/versions/1", "/tmp/2")
-    meanwhile(airflow, lambda: airflow.errors[0].update(stack_trace=moved))
+    meanwhile(
+        airflow,
+        lambda: airflow.errors[0].update(
+            stack_trace=STACK.replace("/opt/dags/versions/1", "/tmp/2")
+        ),
+    )
     airflow.show("a", make_release(B).revision)
     site.publish(B, "--wait")
 
@@ -170,8 +173,7 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     assert ["old.py", "b.py"] == paths(again)
     fixed = {**C, "old.py": b"no, it is not"}
     airflow.show("a", make_release(fixed).revision)
-    told = site.refuses("import_errors", fixed, "--wait", code=4)
-    assert ["old.py"] == paths(told)
+    assert ["old.py"] == paths(site.refuses("import_errors", fixed, "--wait", code=4))
 
 
 def test_an_error_of_a_file_as_it_was_before_the_release_does_not_count(
@@ -199,8 +201,9 @@ def test_a_new_file_must_have_a_dag_or_an_import_error(
     airflow.show("a", published)
     airflow.show("old", published)
 
-    ran = site.refuses("release_not_live", files, "--wait", "--timeout", "8s")
-    assert ["new.py"] == paths(ran)
+    assert ["new.py"] == paths(
+        site.refuses("release_not_live", files, "--wait", "--timeout", "8s")
+    )
 
     site.publish(A)
     airflow.break_file("new.py", STACK)
@@ -264,6 +267,9 @@ def test_an_outage_of_the_store_does_not_end_the_wait_but_another_publisher_does
         airflow, partial(site.s3.inject, error(403, "AccessDenied"), is_get(POINTER))
     )
     site.fails("access_denied_get", "wait")
+    # one of Airflow ends it once the time is over
+    site.environment |= NO_AIRFLOW
+    site.fails("airflow_unreachable", "wait", "--timeout", "3s")
 
 
 ODD = {
@@ -334,12 +340,14 @@ def test_waits_after_a_rollback_and_a_promotion_and_not_for_a_dry_run(
 ) -> None:
     site.publish(B)
     airflow.show("a", revision)
-    there = ("--wait", "--timeout", "1m")
 
     site.succeed("rollback", "--wait", "--dry-run")
     assert [] == airflow.requests
     for words in (("rollback",), ("promote", site.url, site.prd)):
-        assert "live" == site.succeed(*words, *there)["airflow"]["result"]
+        assert (
+            "live"
+            == site.succeed(*words, "--wait", "--timeout", "1m")["airflow"]["result"]
+        )
 
 
 def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(

@@ -87,8 +87,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
     shelf.publish({path: b"bad\n"})
     waits = set()
     for _ in range(6):  # the backoff alone would be up to twelve seconds
-        seen = len(daemon.events)
-        failed = daemon.wait_for_event("cycle_failed", 60, seen)
+        failed = daemon.wait_for_event("cycle_failed", 60, len(daemon.events))
         waits.add((failed["reason"], failed["retry_in_seconds"]))
     assert {(reason, 0.2)} == waits
 
