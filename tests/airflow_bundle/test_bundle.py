@@ -74,8 +74,14 @@ class Pod:
 
     def fails(self, version: str | None = None, **given: Any) -> str:
         """Return how a bundle of this version fails."""
-        wait = {"wait_seconds": SHORT_SECONDS}
-        return str(raised(BundleFailed, self.initialize, version, **wait | given))
+        return str(
+            raised(
+                BundleFailed,
+                self.initialize,
+                version,
+                **{"wait_seconds": SHORT_SECONDS} | given,
+            )
+        )
 
     def shows(self, number: int, path: Path) -> bool:
         return files_of(number) == published(path)

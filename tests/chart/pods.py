@@ -180,8 +180,10 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
         yield from (f"{name}: {one}" for one in sidecar.complaints(given))
         if (given.get(sidecar.one_shot) == "true") != (kind == "init"):
             yield f"{name}: only an init container that ends is one-shot"
-        ready = "/readyz" if kind == "native" else "/healthz"
-        wanted = {"startupProbe": ready, "livenessProbe": "/healthz"}
+        wanted = {
+            "startupProbe": ("/readyz" if kind == "native" else "/healthz"),
+            "livenessProbe": "/healthz",
+        }
         is_of_a_task = kind == "native" and pod["containers"][0]["name"] == "base"
         if kind == "init" or (is_of_a_task and "startupProbe" not in container):
             wanted = {"livenessProbe": "/healthz"} if is_of_a_task else {}

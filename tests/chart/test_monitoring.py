@@ -37,8 +37,9 @@ def promtool(folder: Path, found: Sequence[Values], tests: str) -> str:
     """
     Test rules; return the output of promtool if one fails, else an empty string.
     """
-    groups = {"groups": [{"name": "tested", "rules": found}]}
-    (folder / "rules.yaml").write_text(yaml.safe_dump(groups))
+    (folder / "rules.yaml").write_text(
+        yaml.safe_dump({"groups": [{"name": "tested", "rules": found}]})
+    )
     (folder / "tests.yaml").write_text(tests)
     done = subprocess.run(
         ["promtool", "test", "rules", "tests.yaml"],

@@ -65,8 +65,9 @@ def test_airflow_reads_where_a_pod_of_its_own_writes(name: str) -> None:
     if name == "shared-ticket":
         assert read["KRB5CCNAME"] == f"FILE:{written['KERBEROS_CCACHE']}"
     else:
-        link = f"/opt/airflow/dags/{written['GITSYNC_LINK']}"
-        assert {"AIRFLOW__CORE__DAGS_FOLDER": link} == read
+        assert {
+            "AIRFLOW__CORE__DAGS_FOLDER": f"/opt/airflow/dags/{written['GITSYNC_LINK']}"
+        } == read
         assert "/opt/airflow/dags" == values["volumeMounts"][0]["mountPath"]
 
 

@@ -109,8 +109,7 @@ def test_no_file_claims_a_home_that_only_the_build_knows() -> None:
         text=True,
     )
 
-    nothing = 1
-    assert (nothing, "") == (found.returncode, found.stdout + found.stderr)
+    assert (1, "") == (found.returncode, found.stdout + found.stderr)
 
 
 def test_every_document_is_in_the_navigation_of_the_site_once() -> None:

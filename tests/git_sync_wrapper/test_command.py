@@ -15,9 +15,10 @@ REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 
 
 def test_polls_are_not_too_close_and_a_cycle_may_take_longer_than_git_sync() -> None:
-    given = {"GITSYNC_PERIOD": "10ms", "GITSYNC_SYNC_TIMEOUT": "1h"}
 
-    settings, _, _ = _read([], REPO | given)
+    settings, _, _ = _read(
+        [], REPO | {"GITSYNC_PERIOD": "10ms", "GITSYNC_SYNC_TIMEOUT": "1h"}
+    )
 
     assert (0.1, 3720.0) == (settings.interval_seconds, settings.timeout_seconds)
 

@@ -115,8 +115,13 @@ def test_an_endless_answer_takes_no_more_than_a_part_of_the_memory(
 
 def early(code: str) -> Popen[bytes]:
     """Start a child before somebody has a question."""
-    program = [sys.executable, "-c", code]
-    child = Popen(program, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    child = Popen(
+        [sys.executable, "-c", code],
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
     EARLY.append(child)
     return child
 

@@ -84,9 +84,11 @@ def play(
     """Run a scene with a client in its first cycle."""
 
     async def run() -> Any:
-        count = (counts if counts is not None else []).append
         client = S3Client(
-            server.bucket, "dags/", chain or Given(config_of(server)), count
+            server.bucket,
+            "dags/",
+            chain or Given(config_of(server)),
+            (counts if counts is not None else []).append,
         )
         try:
             async with asyncio.timeout(60):

@@ -128,8 +128,11 @@ def test_what_is_retained_stands_before_no_answer(
         if is_damaged:
             for place in (process.folder / ".s3-sync/snapshots").rglob("a.py"):
                 place.unlink()
-        match = is_get() if is_damaged else is_list
-        counts.append(calls_before(s3, process, monkeypatch, settings, match))
+        counts.append(
+            calls_before(
+                s3, process, monkeypatch, settings, is_get() if is_damaged else is_list
+            )
+        )
         assert process.is_ready
         assert (1 if is_damaged else count + 1) == len(snapshots(process))
         process.stop()

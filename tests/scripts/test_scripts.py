@@ -1,11 +1,13 @@
 """
-The scripts: the assets of a release.
+The scripts: the assets of a release, and the tag of a weekly build.
 """
 
 import os
 import re
 import subprocess
 from pathlib import Path
+
+import yaml
 
 from tests import ROOT
 from tests.support.scripts import script
@@ -53,3 +55,25 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
     assert theirs
     assert [] == [line for line in theirs if not re.search("/(your-task|dbt):", line)]
     assert any(line.endswith(f"registry: {REGISTRY}") for line in lines)
+
+
+def test_a_week_later_the_newest_tag_is_built_again_under_a_tag_of_its_own(
+    tmp_path: Path,
+) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())
+    steps = workflow["jobs"]["images"]["steps"]
+    (choose,) = [one["run"] for one in steps if "git tag" in one.get("run", "")]
+    newest = "*--sort=-version:refname) echo 0.10.0; echo 0.9.0;;"
+    script(tmp_path / "git", f'case "$*" in {newest} esac')
+    script(tmp_path / "date", 'test "$*" = "-u +%Y%m%d" && echo 20261130')
+
+    subprocess.run(
+        ["bash", "-ec", choose],
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "GITHUB_ENV": str(tmp_path / "chosen"),
+        },
+        check=True,
+    )
+
+    assert "TAG=0.10.0-20261130\n" == (tmp_path / "chosen").read_text()

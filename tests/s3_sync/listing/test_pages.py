@@ -332,8 +332,7 @@ def test_only_a_file_that_changes_again_and_again_is_not_waited_for(
     settling = Settling(10.0)
     files = listed(restless="0")
     for second in range(0, 60, step):
-        changed = {"restless": f"{second}", f"upload{second}": "1"}
-        files = files | listed(**changed)
+        files = files | listed(**{"restless": f"{second}", f"upload{second}": "1"})
         left = settling.meet(files, second, second)
         assert left == 10.0
         assert settling.restless == ({"restless"} if second >= 40 else set())

@@ -64,8 +64,7 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     openssl("pkey -in key.pem -pubout -out pub.pem")
     signer = read_signer(str(private))
     keys = read_keys(str(public))
-    message = b"s3-sync pointer\0bucket\0dags/\0" + MESSAGE
-    (tmp_path / "message").write_bytes(message)
+    (tmp_path / "message").write_bytes(b"s3-sync pointer\0bucket\0dags/\0" + MESSAGE)
     openssl("pkeyutl -sign -rawin -inkey key.pem -in message -out signature")
 
     assert signer.keys == keys

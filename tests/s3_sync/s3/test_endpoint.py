@@ -183,8 +183,12 @@ def test_custom_endpoint_urls_equal_botocores(
 def _plain(url: str) -> tuple[str, str | None, int, str]:
     """Return the parts of a URL, with the default port of its scheme if it has none."""
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.hostname, port, parts.path
+    return (
+        parts.scheme,
+        parts.hostname,
+        (parts.port or (443 if parts.scheme == "https" else 80)),
+        parts.path,
+    )
 
 
 @pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
@@ -227,8 +231,12 @@ def test_signs_odd_keys_and_queries_as_botocore_does(
         ):
             path = address.path_of(key)
             headers = {"x-amz-checksum-mode": "ENABLED"} if len(key) % 2 else {}
-            url = f"{origin.scheme}://{origin.host_header}{path}"
-            request = AWSRequest("GET", url, headers=dict(headers), params=query)
+            request = AWSRequest(
+                "GET",
+                f"{origin.scheme}://{origin.host_header}{path}",
+                headers=dict(headers),
+                params=query,
+            )
             theirs_of = BotocoreCredentials("AKIAEXAMPLE", "sec/ret+", token or None)
             S3SigV4Auth(theirs_of, "s3", "eu-central-1").add_auth(request)
             theirs = {name.lower(): value for name, value in request.headers.items()}

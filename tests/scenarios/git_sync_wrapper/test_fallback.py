@@ -153,8 +153,7 @@ def test_a_command_is_asked_again_about_a_commit_that_a_fallback_replaces(
     fixed = here.folder / "fixed"
     accepted = good(here)
     refused = bad(here)
-    said = f"! grep -q def dag.py || [ -e {fixed} ]"
-    wrapper = here.wrapper(**command(here, said))
+    wrapper = here.wrapper(**command(here, f"! grep -q def dag.py || [ -e {fixed} ]"))
     here.wait_until_shown(accepted, wrapper)
 
     fixed.touch()

@@ -365,8 +365,9 @@ def test_works_where_all_files_belong_to_another_uid(
     """As on SMB, and on NFS that squashes users: our own files are a stranger's."""
     library = tmp_path / "another.so"
     source = f"int geteuid(void) {{ return {STRANGER}; }}".encode()
-    build = f"gcc -shared -fPIC -xc - -o {library}"
-    subprocess.run(build.split(), input=source, check=True)
+    subprocess.run(
+        f"gcc -shared -fPIC -xc - -o {library}".split(), input=source, check=True
+    )
     wrapper = here.publish(LD_PRELOAD=str(library))
 
     here.wait_until_shown(next_commit(here, 1), wrapper)

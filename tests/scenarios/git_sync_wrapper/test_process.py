@@ -68,9 +68,12 @@ def test_sigterm_at_any_moment_exits_with_0_and_leaves_no_process(
 def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(
     here: GitSite, command: str, reason: str
 ) -> None:
-    body = f'[ "$1" != {command} ] || exec sleep 600\nexec git "$@"'
     wrapper = here.wrapper(
-        GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="6s"
+        GITSYNC_GIT=script(
+            here.folder / "git",
+            f'[ "$1" != {command} ] || exec sleep 600\nexec git "$@"',
+        ),
+        GITSYNC_SYNC_TIMEOUT="6s",
     )
 
     wrapper.wait_for(lambda: wrapper.reason() == "nothing_published", "it is told")

@@ -224,8 +224,12 @@ def test_a_command_of_the_standard_library_runs_no_module_of_the_bucket(
     """Python's `-m` would find it first: the command runs in the revision's folder."""
     ran = tmp_path / "ran"
     planted = f"open({str(ran)!r}, 'w')\n".encode()
-    names = ("tabnanny.py", "os.py", "tokenize.py", "sitecustomize.py")
-    s3.swap(GOOD | dict.fromkeys(names, planted))
+    s3.swap(
+        GOOD
+        | dict.fromkeys(
+            ("tabnanny.py", "os.py", "tokenize.py", "sitecustomize.py"), planted
+        )
+    )
 
     daemon = start(by_command(sys.executable, "-m", "tabnanny", "."))
 
@@ -238,8 +242,11 @@ def test_a_command_of_the_standard_library_runs_no_module_of_the_bucket(
 def test_sigterm_ends_a_hanging_command_and_all_its_processes(
     start: StartDaemon,
 ) -> None:
-    hanging = f"sleep {NAP} & trap '' TERM INT; sleep {NAP}; sleep {NAP}"
-    daemon = start(by_command("sh", "-c", hanging))
+    daemon = start(
+        by_command(
+            "sh", "-c", f"sleep {NAP} & trap '' TERM INT; sleep {NAP}; sleep {NAP}"
+        )
+    )
     wait_until(lambda: len(napping()) == 2, "the command hangs")
     assert daemon.is_alive()
     slow = daemon.wait_for_event("cycle_slow")

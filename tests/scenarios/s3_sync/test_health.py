@@ -81,8 +81,10 @@ def test_a_volume_that_is_lost_is_not_one_where_nothing_was_published_yet(
     target.symlink_to("nowhere")
 
     assert "target_failed" == daemon.sync()["reason"]
-    said = f"{target} cannot be read: No such file or directory"
-    assert said == daemon.status()["problem"]
+    assert (
+        f"{target} cannot be read: No such file or directory"
+        == daemon.status()["problem"]
+    )
 
 
 def test_before_the_first_cycle_has_ended_the_state_of_the_volume_is_told(

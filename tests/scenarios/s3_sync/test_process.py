@@ -99,8 +99,11 @@ def test_a_one_shot_publishes_exits_and_binds_no_port(
 
 def test_ends_after_the_failures_that_the_setting_allows(start: StartDaemon) -> None:
     """Here those of a proxy of another kind."""
-    through = {"HTTP_PROXY": "https://proxy.example:3128", "NO_PROXY": ""}
-    daemon = start(through | {"S3_SYNC_MAX_FAILURES": "2"}, interval="0.2")
+    daemon = start(
+        {"HTTP_PROXY": "https://proxy.example:3128", "NO_PROXY": ""}
+        | {"S3_SYNC_MAX_FAILURES": "2"},
+        interval="0.2",
+    )
 
     assert 3 == daemon.wait_for_exit().code
     assert 2 == len(daemon.find_events("cycle_failed", reason="proxy_refused"))
@@ -181,8 +184,10 @@ def test_modes_do_not_depend_on_the_umask(
     target: Path, start: StartDaemon, mode: int
 ) -> None:
     """Another user of the group must be able to continue."""
-    umask = ("/bin/sh", "-c", f'umask {mode & 0o77:03o}; exec "$0" "$@"')
-    start({"S3_SYNC_FILE_MODE": f"{mode:04o}"}, wrapper=umask).until_synced()
+    start(
+        {"S3_SYNC_FILE_MODE": f"{mode:04o}"},
+        wrapper=("/bin/sh", "-c", f'umask {mode & 0o77:03o}; exec "$0" "$@"'),
+    ).until_synced()
 
     assert mode == stat.S_IMODE((target / "a.py").stat().st_mode)
     made = [target, target / "pkg", target / ".s3-sync", target / ".s3-sync/staging"]

@@ -48,8 +48,9 @@ def test_a_new_pod_shows_nothing_before_the_listing_has_settled(
 def test_no_part_is_shown_of_states_that_are_overtaken_one_after_another(
     s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
-    settings = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SETTLE": "0.2s"}
-    daemon = start(settings, interval="0.1").until_synced()
+    daemon = start(
+        {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SETTLE": "0.2s"}, interval="0.1"
+    ).until_synced()
     contents = iter([b"# second\n", b"# third\n"])
 
     def overtake() -> None:
@@ -80,8 +81,9 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
     writer = threading.Thread(target=restless)
     writer.start()
     try:
-        settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_SETTLE": SETTLE}
-        daemon = start(settings, interval="0.1")
+        daemon = start(
+            {"S3_SYNC_LAYOUT": layout, "S3_SYNC_SETTLE": SETTLE}, interval="0.1"
+        )
         waits = daemon.wait_for_event("wait_began")
         assert ("info", "source_unsettled") == (waits["level"], waits["reason"])
         assert "S3_SYNC_SETTLE" in waits["advice"]

@@ -112,4 +112,5 @@ def test_endpoint_record_and_metric_agree_while_half_a_change_is_downloaded(
     after = reports(daemon)
     assert 0 == after["missing"]
     assert after["aim"] == after["revision"] != before["revision"]
+    assert {"added": 0, "changed": 2, "deleted": 1}.items() <= record_of(daemon).items()
     assert {"a.py": b"changed", "pkg/b.py": b"changed as well"} == consumed(target)

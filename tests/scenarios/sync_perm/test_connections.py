@@ -137,8 +137,9 @@ def test_what_cannot_be_taken_over_of_a_connection_is_refused_by_name(
     daemon = begin(unsynced)
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
 
-    told = f"{failed['reason']}: {failed['error']}"
-    assert told.startswith(expected.format(f"{CONN} and {file}", file))
+    assert f"{failed['reason']}: {failed['error']}".startswith(
+        expected.format(f"{CONN} and {file}", file)
+    )
     # what psycopg 3 takes and concerns no server
     file.write_text("creation = {'connect_args': {'prepare_threshold': None}}")
     daemon.sighup()

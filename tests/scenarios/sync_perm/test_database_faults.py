@@ -153,8 +153,13 @@ def test_reports_a_missing_and_then_an_unmigrated_database_and_recovers(
     assert_is_a_calm_failure(daemon, "database_missing")
     admin.query(f"ALTER DATABASE {database.name}_later RENAME TO {database.name}")
     assert_is_a_calm_failure(daemon, "database_not_migrated")
-    correct = {"AIRFLOW__DATABASE__SQL_ALCHEMY_SCHEMA": "migrated"}
-    checked = run_command("check", standin, database.url, tmp_path, correct)
+    checked = run_command(
+        "check",
+        standin,
+        database.url,
+        tmp_path,
+        {"AIRFLOW__DATABASE__SQL_ALCHEMY_SCHEMA": "migrated"},
+    )
     assert "ok    differences    0 rows" in checked.stdout
     assert [] == database.query(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"

@@ -47,8 +47,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for include_dags, histories in (("true", number), ("false", number // 4))
             for history in range(histories if cell[1] == "postgres" else ON_OTHERS)
         ]
-        names = ("airflow", "kind", "include_dags", "history")
-        metafunc.parametrize(names, params, indirect=["airflow"], scope="session")
+        metafunc.parametrize(
+            ("airflow", "kind", "include_dags", "history"),
+            params,
+            indirect=["airflow"],
+            scope="session",
+        )
 
 
 def wait_for_contents(

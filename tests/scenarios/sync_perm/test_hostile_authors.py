@@ -150,8 +150,12 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
     """Airflow 2.11 applies its access_control to all DAGs, when the DAG has changed."""
     add_role(database, "team-b")
     before = on_all_dags(database)
-    dags = {"DAGs": {"team-b": ALL}, "other": {"Viewer": ["can_edit"]}}
-    airflow.write_dags(database, home, dags, parsed=True)
+    airflow.write_dags(
+        database,
+        home,
+        {"DAGs": {"team-b": ALL}, "other": {"Viewer": ["can_edit"]}},
+        parsed=True,
+    )
     damaged = on_all_dags(database)
     daemon = start(database)
     daemon.wait_for_event(

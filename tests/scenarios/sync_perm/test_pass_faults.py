@@ -235,8 +235,9 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
     signal_all(children, signal.SIGKILL)
     daemon.wait_until_good()
     assert [0.0, 0.0, 0.0, 0.0] == differing()
-    failed = {"reason": "start", "result": "error"}
-    assert 1.0 == daemon.sample("sync_perm_passes_total", **failed)
+    assert 1.0 == daemon.sample(
+        "sync_perm_passes_total", reason="start", result="error"
+    )
     wait_until(daemon.quiet_polls, "no pass is due")
     first = known_good()
     wait_until(lambda: known_good() > first, "a poll finds nothing")

@@ -46,8 +46,10 @@ def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
     tmp_path: Path, unsynced: Database
 ) -> None:
     standin = StandIn.make(tmp_path / "site", "3.3.2")
-    fab = standin.site.packages / "airflow/providers/fab/auth_manager"
-    (fab / "cli_commands/utils.py").write_text("from .moved import *\n")
+    (
+        (standin.site.packages / "airflow/providers/fab/auth_manager")
+        / "cli_commands/utils.py"
+    ).write_text("from .moved import *\n")
     daemons = starting(standin, tmp_path)
     daemon = next(daemons)(unsynced).until_good()
 
@@ -88,9 +90,13 @@ def test_sighup_lets_airflow_sync_its_roles_again(
     standin: StandIn, postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     port = own_port("127.0.0.1")
-    bind = {"SYNC_PERM_HTTP_BIND": f"127.0.0.1:{port}"}
-    page = "SYNC_PERM_STATUS_PAGE"
-    daemon = begin(small(postgres), {**bind, page: "false"}).until_good()
+    daemon = begin(
+        small(postgres),
+        {
+            "SYNC_PERM_HTTP_BIND": f"127.0.0.1:{port}",
+            "SYNC_PERM_STATUS_PAGE": "false",
+        },
+    ).until_good()
     assert (port, 404) == (daemon.address()[1], daemon.get("/").status)
     standin.site.write(FOREVER)
 
@@ -104,8 +110,9 @@ def test_a_bug_is_reported_with_its_traceback(
     standin: StandIn, postgres: Postgres, begin: StartSyncPerm, tmp_path: Path
 ) -> None:
     """Python imports `sitecustomize` before our code."""
-    broken = standin.site.packages / "sitecustomize.py"
-    broken.write_text("import socket\nsocket.gethostname = None\n")
+    (standin.site.packages / "sitecustomize.py").write_text(
+        "import socket\nsocket.gethostname = None\n"
+    )
     database = small(postgres)
 
     daemon = begin(database, {"POD_NAME": "of-itself"})
@@ -162,8 +169,9 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     assert 0 == left.returncode, left.stderr
     schema = json.loads((ROOT / "docs/reference/diff.schema.json").read_text())
     jsonschema.validate(told := json.loads(left.stdout), schema)
-    grant = ["Op", "can_read", "DAG:a"]
-    assert [{"kind": "unasked", "dag_id": "", "row": grant}] == told["unasked"]
+    assert [
+        {"kind": "unasked", "dag_id": "", "row": ["Op", "can_read", "DAG:a"]}
+    ] == told["unasked"]
     assert 'database "gone" does not exist' in gone.stderr
     assert 2 == wrong.returncode
     assert "was never tested with Airflow 2.12.0" in wrong.stdout
@@ -179,8 +187,9 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     """
     for role in ("team", "Boss", "Night"):
         add_role(database, role)
-    dags = {"ruled": {"Viewer": ["can_edit"]}, "free": None}
-    airflow.write_dags(database, tmp_path, dags)
+    airflow.write_dags(
+        database, tmp_path, {"ruled": {"Viewer": ["can_edit"]}, "free": None}
+    )
     database.query(
         "DROP ROLE IF EXISTS reader;"
         f"CREATE ROLE reader LOGIN IN ROLE pg_read_all_data PASSWORD '{PASSWORD}'"

@@ -111,8 +111,13 @@ def test_a_database_of_another_airflow_waits_for_its_migration(
     checked = run_command("check", airflow, database.url, tmp_path)
     assert 3 == checked.returncode, checked.stdout
     assert "database_not_migrated" in checked.stdout
-    settings = {"AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False"}
-    unchecked = run_command("check", airflow, database.url, tmp_path, settings)
+    unchecked = run_command(
+        "check",
+        airflow,
+        database.url,
+        tmp_path,
+        {"AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False"},
+    )
     assert 0 == unchecked.returncode, unchecked.stdout
 
     daemon = start(database)

@@ -98,7 +98,8 @@ def _page(request: Request, name: str, rows: list[Facts]) -> Answer:
 
 
 def _json(status: int, said: Any = None) -> Answer:
-    body = {"detail": "no"} if status >= 400 else said
     return Answer(
-        status, {"Content-Type": "application/json"}, json.dumps(body).encode()
+        status,
+        {"Content-Type": "application/json"},
+        json.dumps({"detail": "no"} if status >= 400 else said).encode(),
     )

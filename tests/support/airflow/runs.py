@@ -204,8 +204,11 @@ class Runs:
         """
         Return the bundle version that Airflow recorded for a run.
         """
-        sql = "SELECT bundle_version FROM dag_run WHERE run_id = %s"
-        return str(self.database.query(sql, (run,))[0][0])
+        return str(
+            self.database.query(
+                "SELECT bundle_version FROM dag_run WHERE run_id = %s", (run,)
+            )[0][0]
+        )
 
     def wait_for_note(self, run: str, task: str) -> None:
         """

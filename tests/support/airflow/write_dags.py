@@ -95,8 +95,15 @@ def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
         update = collection.update_dag_parsing_results_in_db
         # 3.1 and later
         takes_duration = "parse_duration" in inspect.signature(update).parameters
-        duration = [None] if takes_duration else []
-        update("dags-folder", None, made, errors, *duration, set(), session)
+        update(
+            "dags-folder",
+            None,
+            made,
+            errors,
+            *([None] if takes_duration else []),
+            set(),
+            session,
+        )
     print(errors)
 
 

@@ -96,8 +96,16 @@ class FakeSts(CredentialSource):
                 action, f"{inner}<AssumedRoleUser>{user}</AssumedRoleUser>"
             )
         if action == "GetCallerIdentity":
-            elements = {"UserId": "AROATEST:s3-sync", "Account": "123456789012"}
-            return _sts_answer(action, _elements({"Arn": IDENTITY_ARN, **elements}))
+            return _sts_answer(
+                action,
+                _elements(
+                    {
+                        "Arn": IDENTITY_ARN,
+                        "UserId": "AROATEST:s3-sync",
+                        "Account": "123456789012",
+                    }
+                ),
+            )
         return error_answer(400, "InvalidAction", f"no action {action}")
 
     def environment(self, token_file: Path) -> Texts:
@@ -153,8 +161,11 @@ class FakeImds(CredentialSource):
 
     def good_answer(self, request: Request) -> Answer:
         if request.method == "PUT" and request.path == "/latest/api/token":
-            ttl = {"x-aws-ec2-metadata-token-ttl-seconds": "21600"}
-            return Answer(200, ttl, b"imds-session-token")
+            return Answer(
+                200,
+                {"x-aws-ec2-metadata-token-ttl-seconds": "21600"},
+                b"imds-session-token",
+            )
         if request.headers.get("x-aws-ec2-metadata-token") != "imds-session-token":
             return Answer(401)
         if request.path == self._ROLE_PATH:

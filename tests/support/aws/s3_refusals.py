@@ -92,8 +92,11 @@ def signature_problem(
             403, "InvalidAccessKeyId", "The key Id does not exist in our records."
         )
     if identity.refusal:
-        status = 400 if identity.refusal == "ExpiredToken" else 403
-        return error_answer(status, identity.refusal, "The provided token has expired.")
+        return error_answer(
+            400 if identity.refusal == "ExpiredToken" else 403,
+            identity.refusal,
+            "The provided token has expired.",
+        )
     if request.headers.get("x-amz-security-token") != identity.token:
         return error_answer(400, "InvalidToken", "The provided token is malformed.")
     if _signature(request, identity.secret_key) not in request.headers["authorization"]:

@@ -174,8 +174,9 @@ def _signal(state: Path, command: str, rest: list[str]) -> None:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{pid}/ns/pid").st_ino == space:
-                is_pause = command == "pause"
-                os.kill(int(pid), signal.SIGSTOP if is_pause else signal.SIGCONT)
+                os.kill(
+                    int(pid), signal.SIGSTOP if (command == "pause") else signal.SIGCONT
+                )
 
 
 def _enter(plan: dict[str, Any]) -> None:
@@ -188,8 +189,14 @@ def _enter(plan: dict[str, Any]) -> None:
     _mount("-t", "tmpfs", "tmpfs", str(own))
     for folder in (upper, work, root):
         folder.mkdir()
-    layers = f"lowerdir=/,upperdir={upper},workdir={work}"
-    _mount("-t", "overlay", "-o", layers, "overlay", str(root))
+    _mount(
+        "-t",
+        "overlay",
+        "-o",
+        f"lowerdir=/,upperdir={upper},workdir={work}",
+        "overlay",
+        str(root),
+    )
     _mount("--rbind", "/dev", f"{root}/dev")
     _mount("-t", "proc", "proc", f"{root}/proc")
     (root / "root").chmod(0o755)  # other users cannot enter the machine's

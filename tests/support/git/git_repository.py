@@ -46,8 +46,17 @@ class Repository:
         if not (folder / "HEAD").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             form = f"--object-format={object_format}"
-            head = f"--initial-branch={self.branch}"
-            _run(["git", "init", "--quiet", "--bare", form, head, str(folder)])
+            _run(
+                [
+                    "git",
+                    "init",
+                    "--quiet",
+                    "--bare",
+                    form,
+                    f"--initial-branch={self.branch}",
+                    str(folder),
+                ]
+            )
             # As on large forges: commits can be fetched by hash, and partial clones are
             # allowed.
             for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):
@@ -111,9 +120,13 @@ class Repository:
         Commit a submodule to the default branch, which must have a commit, and return
         the hash.
         """
-        modules = f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
-        files = {".gitmodules": modules, path: commit}
-        return self.commit(files, modes={path: SUBMODULE})
+        return self.commit(
+            {
+                ".gitmodules": f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n',
+                path: commit,
+            },
+            modes={path: SUBMODULE},
+        )
 
     def head(self, branch: str | None = None) -> str:
         """

@@ -79,9 +79,8 @@ def context(service: str) -> Read:
     name = gssapi.Name(service, gssapi.NameType.kerberos_principal)
 
     def read() -> None:
-        mechanism = gssapi.MechType.kerberos
         assert gssapi.SecurityContext(
-            name=name, mech=mechanism, usage="initiate"
+            name=name, mech=gssapi.MechType.kerberos, usage="initiate"
         ).step()
 
     return read

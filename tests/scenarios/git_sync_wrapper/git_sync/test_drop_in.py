@@ -100,6 +100,7 @@ def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None
     wrapper.wait_for_event("cycle_failed")
     assert 503 == ask(address, "/").status
     assert 503 == ask(address, "/any/path").status
+    assert 200 == ask(address, "/metrics").status
     wait_until(file.exists, f"an error file:\n{wrapper.log()}")
     assert {"Msg", "Err", "Args"} <= set(json.loads(file.read_text()))
     here.server.heal()

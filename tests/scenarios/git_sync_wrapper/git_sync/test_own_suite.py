@@ -56,8 +56,7 @@ def run_suite(folder: Path, chosen: set[str]) -> Texts:
         "env": SETTINGS,
     }
     (state / "images.json").write_text(json.dumps({IMAGE: image}))
-    docker = f'exec {sys.executable} {containers.__file__} "$@"'
-    script(programs / "docker", docker)
+    script(programs / "docker", f'exec {sys.executable} {containers.__file__} "$@"')
     script(programs / "make", "")
     # It compares numbers as text, as Go writes them.
     curl = '/usr/bin/curl "$@" | sed "s/^\\(git_.* [0-9]*\\)\\.0$/\\1/"'

@@ -31,8 +31,11 @@ class AskpassServer(LoopbackServer):
     def good_answer(self, request: Request) -> Answer:
         if credentials_of(request) != ("me", "p@ss"):
             return Answer(401)
-        body = f"username={self.username}\npassword={self.password}\n"
-        return Answer(200, {"Content-Type": "text/plain"}, body.encode())
+        return Answer(
+            200,
+            {"Content-Type": "text/plain"},
+            f"username={self.username}\npassword={self.password}\n".encode(),
+        )
 
 
 def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> None:
@@ -146,8 +149,9 @@ def test_a_login_that_git_itself_finds_serves_polls_and_runs(
     settings = {}
     if way == ".netrc":
         (here.folder / "home").mkdir()
-        file = here.folder / "home/.netrc"
-        file.write_text("machine 127.0.0.1 login deploy password password\n")
+        (here.folder / "home/.netrc").write_text(
+            "machine 127.0.0.1 login deploy password password\n"
+        )
     else:
         header = f"Authorization: Basic {base64.b64encode(b'deploy:password').decode()}"
         settings = {

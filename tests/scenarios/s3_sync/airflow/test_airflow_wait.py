@@ -51,8 +51,9 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
     if is_folder:
         rights.append("DAG Code")
         kwargs = {"path": str(target / "current"), "refresh_interval": 1}
-        bundle = {"name": "dags", "classpath": LOCAL, "kwargs": kwargs}
-        more["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([bundle])
+        more["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
+            [{"name": "dags", "classpath": LOCAL, "kwargs": kwargs}]
+        )
     with Postgres() as server, WritableS3() as s3:
         database = airflow.new_postgres(server, tmp_path)
         add_role(database, "deploy")

@@ -206,6 +206,10 @@ LEFT = {
         "S3_SYNC_SOURCE of its init container s3-sync is not release",
     ),
     "pinned by its template": (Given(settings={"S3_SYNC_REVISION": "by hand"}), ""),
+    "pinned by a ConfigMap": (
+        Given(settings={"S3_SYNC_REVISION": ""}, of_maps=("S3_SYNC_REVISION",)),
+        "",
+    ),
     "another init container": (Given(name="wait-for-database"), ""),
     "no branch": (
         of_commits(settings={"GITSYNC_REF": None}),

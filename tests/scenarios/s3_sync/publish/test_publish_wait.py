@@ -306,9 +306,10 @@ def test_an_answer_that_is_of_no_use_is_one_clear_error_without_the_token(
     airflow.inject(fault, of(path))
     airflow.show("a", revision)
     airflow.sources["a"] = "old"
-    what = [site.dags] if "Sources" in path else []
 
-    ran = site.fails(reason, "wait", *what, "--timeout", "7s")
+    ran = site.fails(
+        reason, "wait", *([site.dags] if "Sources" in path else []), "--timeout", "7s"
+    )
 
     assert said in ran.err and ran.err.count("\n") <= 3, ran
     for secret in (TOKEN, USER["password"]):
