@@ -111,8 +111,12 @@ def readers(
 def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
     main = {"java": "CcacheReader", "hadoop": "HadoopReader"}.get(kind)
     if main is None:
-        more = [service] if kind == "context" else []
-        return [sys.executable, str(HERE / "ccache_reader.py"), kind, *more]
+        return [
+            sys.executable,
+            str(HERE / "ccache_reader.py"),
+            kind,
+            *([service] if kind == "context" else []),
+        ]
     assert JAVA
     path = f"{folder}:{folder.parent}/jars/*"
     if not (folder / f"{main}.class").exists():
@@ -121,5 +125,13 @@ def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
         subprocess.run([*command, f"{sources}/{main}.java"], check=True, timeout=120)
     options = ["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     conf = f"-Djava.security.krb5.conf={config}"
-    keytab = f"{folder.parent}/service.keytab"
-    return [JAVA, *options, conf, "-cp", path, main, service, keytab]
+    return [
+        JAVA,
+        *options,
+        conf,
+        "-cp",
+        path,
+        main,
+        service,
+        f"{folder.parent}/service.keytab",
+    ]
