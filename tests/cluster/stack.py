@@ -142,8 +142,11 @@ def of_the_user(world: World) -> Iterator[Values]:
     }
     for name, keys in WANTED_KEYS.items():
         data = {key: contents.get(key, b"secret") for key in keys}
-        docker = "kubernetes.io/dockerconfigjson"
-        kind = {"type": docker} if name == "registry-auth" else {}
+        kind = (
+            {"type": "kubernetes.io/dockerconfigjson"}
+            if name == "registry-auth"
+            else {}
+        )
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         yield {**_object("Secret", name), "data": encoded, **kind}
     yield {

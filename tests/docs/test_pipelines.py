@@ -82,8 +82,9 @@ def github(workflow: str, job: str) -> tuple[str, Texts]:
     Return the commands of a pipeline and the variables that it sets.
     """
     said = yaml.safe_load(workflow)
-    steps = said["jobs"][job]["steps"]
-    commands = "\n".join(step["run"] for step in steps if "run" in step)
+    commands = "\n".join(
+        step["run"] for step in said["jobs"][job]["steps"] if "run" in step
+    )
     return commands, said.get("env", {}) | said["jobs"][job]["env"]
 
 

@@ -55,8 +55,10 @@ def id_of(files: Iterable[Mapping[str, Any]]) -> str:
     Return the id of a release with these files, as Airflow's manifest bundles have it:
     airflow/dag_processing/bundles/manifest.py of apache/airflow, 2026-11.
     """
-    names = ("executable", "path", "sha256", "size")
-    rows = [{name: file[name] for name in names} for file in files]
+    rows = [
+        {name: file[name] for name in ("executable", "path", "sha256", "size")}
+        for file in files
+    ]
     rows.sort(key=lambda row: str(row["path"]))
     text = json.dumps(
         {"files": rows, "schema_version": 1}, sort_keys=True, separators=(",", ":")

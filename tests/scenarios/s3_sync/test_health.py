@@ -77,6 +77,7 @@ def test_a_volume_that_is_lost_is_not_one_where_nothing_was_published_yet(
     target: Path, start: StartDaemon
 ) -> None:
     daemon = start().until_synced()
+    assert str(target) == daemon.status()["target"]
     target.rename(target.with_name("away"))
     target.symlink_to("nowhere")
 
