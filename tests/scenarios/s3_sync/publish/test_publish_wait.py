@@ -264,7 +264,8 @@ def test_an_outage_of_the_store_does_not_end_the_wait_but_another_publisher_does
     assert "Connection was closed" in site.fails("publish_conflict", "wait").err
     # a lack of rights does
     meanwhile(
-        airflow, partial(site.s3.inject, error(403, "AccessDenied"), is_get(POINTER))
+        airflow,
+        partial(site.s3.inject, error(403, "AccessDenied"), is_get(POINTER), times=1),
     )
     site.fails("access_denied_get", "wait")
     # one of Airflow ends it once the time is over
