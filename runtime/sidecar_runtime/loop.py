@@ -313,7 +313,7 @@ class Loop:
                     if isinstance(state, Running):
                         self._abandon(state.fence)
                     else:
-                        # Not by the trigger, which begins anew: it may be late by hours,
+                        # Not by the trigger, which is set again: it may be late by hours,
                         # if the clock was set back.
                         self._begin_ticks()
                         self._start(state.asker)
