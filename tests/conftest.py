@@ -159,8 +159,11 @@ def pytest_collection_modifyitems(
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> tuple[bool, int, Path]:
-        is_slow = item.path.relative_to(here).parts[0] in SLOW
-        return not is_slow, -item.path.stat().st_size, item.path
+        return (
+            item.path.relative_to(here).parts[0] not in SLOW,
+            -item.path.stat().st_size,
+            item.path,
+        )
 
     items.sort(key=place)
 

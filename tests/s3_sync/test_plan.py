@@ -74,7 +74,12 @@ DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
         Holds(),
         Work(),
     ),
-    "the link leads elsewhere": (R1, BOTH._replace(is_ready=False), Holds(), Work()),
+    "the link leads elsewhere": (
+        R1,
+        BOTH._replace(is_ready=False, is_snapshot=True),
+        Holds(),
+        Work(),
+    ),
     "one has no key any more": (
         R1,
         BOTH._replace(files={**FILES, "c": ONE}),
@@ -83,7 +88,7 @@ DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
     ),
     "another listing with the same files": (
         R1,
-        BOTH._replace(published=SHOWN._replace(aim="r0")),
+        BOTH._replace(published=SHOWN._replace(aim="r0"), is_snapshot=True),
         Holds(),
         Work(),
     ),
