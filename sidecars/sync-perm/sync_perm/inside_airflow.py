@@ -47,7 +47,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from typing import Any
 
@@ -381,6 +381,9 @@ def work(task: Told, answer: Answer) -> None:
     if not (task["given"] or task["dags"]):
         return
     with imported("airflow.utils.session.create_session")() as session:
+        # FAB commits each grant. To read all grants of its role again for each would take
+        # hours with thousands of DAGs; what others change meanwhile, the next pass sees.
+        session.expire_on_commit = False
         # As Airflow's own parser uses it.
         is_2 = version_of("apache-airflow").startswith("2.")
         www = "airflow.www" if is_2 else "airflow.providers.fab.www"
@@ -400,6 +403,7 @@ def work(task: Told, answer: Answer) -> None:
         # With little CPU longer, because the next one takes as long to start.
         portion = max(PORTION_SECONDS, STARTS * (ready - began))
         until = min(ready + portion, began + task["seconds"])
+        manager.find_role = cache(manager.find_role)  # it reads all grants, too
         for dag_id in task["dags"]:
             attempt(dag_id, partial(sync_dag, dag_id, manager, session))
             if time.monotonic() > until:
