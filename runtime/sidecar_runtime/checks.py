@@ -177,8 +177,7 @@ class Checks:
             said = _ask_daemon(host, bind[1])
         except TimeoutError:
             place = f"{host}:{bind[1]}"
-            text = f"accepts connections at {place} but does not answer"
-            self.say("FAIL", "daemon", text)
+            self.say("FAIL", "daemon", f"listens at {place} but does not answer")
             self.add("It is stopped or hangs. Check its log, then restart it.")
             return
         if "published_seconds_ago" not in said:  # it is no daemon of ours

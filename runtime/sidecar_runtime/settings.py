@@ -186,8 +186,9 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
         if spec is None:
             continue
         name = prefix + spec.variable if spec.prefixed else spec.variable
-        needs = spec.needs and prefix + spec.needs
-        specs[field.name] = spec._replace(variable=name, needs=needs)
+        specs[field.name] = spec._replace(
+            variable=name, needs=spec.needs and prefix + spec.needs
+        )
     return dict(
         sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed))
     )
@@ -242,8 +243,8 @@ def load(
         problems = _without_effect(specs, values, given)
     settings = None if problems else cls(variable_prefix=prefix, **values)
     if settings is None or (problems := check(settings)):
-        strangers = [Problem(name, None, "is not a setting") for name in unknown]
-        raise SettingsError([*problems, *strangers])
+        problems += [Problem(name, None, "is not a setting") for name in unknown]
+        raise SettingsError(problems)
     return settings, unknown
 
 

@@ -133,8 +133,9 @@ def project(name: str) -> Facts:
     """
     The project table in the sidecar's pyproject.toml.
     """
-    text = (ROOT / f"sidecars/{name}/pyproject.toml").read_text()
-    found: Facts = tomllib.loads(text)["project"]
+    found: Facts = tomllib.loads(
+        (ROOT / f"sidecars/{name}/pyproject.toml").read_text()
+    )["project"]
     return found
 
 

@@ -336,8 +336,9 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
             wait_until(is_told, "it is told")
         with fence.waiting("git-sync"):
             wait_until(lambda: "git-sync" in str(one.health.slow.why), "the next step")
-        endpoint = Endpoint(ABOUT, one.health, one.sidecar, one.metrics)
-        answer = endpoint.answer("/metrics")
+        answer = Endpoint(ABOUT, one.health, one.sidecar, one.metrics).answer(
+            "/metrics"
+        )
         assert b'reason="cycle_slow",result="waiting"' in answer.body
         assert answer.content_type.startswith("text/plain")
         told.append(one.health.told(Readiness("r1", 1.0, None)))

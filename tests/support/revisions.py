@@ -55,8 +55,11 @@ def mark(number: int, files: int, path: str) -> bytes:
     """
     Return the content of a file.
     """
-    padding = b"#" * (100 * number % 5_000)
-    return f"# {number} {files} {path}\n".encode() + padding + b"\n"
+    return (
+        f"# {number} {files} {path}\n".encode()
+        + (b"#" * (100 * number % 5_000))
+        + b"\n"
+    )
 
 
 @dataclass

@@ -69,8 +69,11 @@ def check_remote(checks: Checks, parts: Parts, fence: Fence) -> None:
         commit = parts.git.poll(fence)
     except SidecarError as error:
         if options.is_github_app and error.reason in LOGIN:
-            said = "only the daemon's git-sync can request the token of a GitHub App"
-            checks.say("??", "remote", said)
+            checks.say(
+                "??",
+                "remote",
+                "only the daemon's git-sync can ask for a GitHub App's token",
+            )
         else:
             checks.fail("remote", error)
         return

@@ -113,8 +113,10 @@ def _report_difference(
     """
     Report what the sidecar would do, and whether it is needed.
     """
-    count = counted(len(look.difference.items), "row")
-    checks.ok("differences", f"{count}: see `sync-perm diff`")
+    checks.ok(
+        "differences",
+        f"{counted(len(look.difference.items), 'row')}: see `sync-perm diff`",
+    )
     for dag_id, one in sorted(look.difference.failing.items()):
         checks.say("??", f"DAG {dag_id}", f"{one.reason}: {one.text}")
     file = reader.file
@@ -125,8 +127,9 @@ def _report_difference(
     if file and file.problem:
         checks.fail("roles file", file.problem)
     elif file:
-        roles = counted(len(file.document.roles), "role")
-        checks.ok("roles file", f"{file.path}: {roles}")
+        checks.ok(
+            "roles file", f"{file.path}: {counted(len(file.document.roles), 'role')}"
+        )
 
 
 def _need(look: Look, airflow: Airflow) -> str:

@@ -82,6 +82,7 @@ FAB_PROVIDER = "apache-airflow-providers-fab"
 OF_FAB = {
     "get_application_builder": "cli_commands/utils.py",
     "FabAirflowSecurityManagerOverride": "security_manager/override.py",
+    "find_role": "security_manager/override.py",
     "sync_roles": "security_manager/override.py",
     "sync_perm_for_dag": "security_manager/override.py",
 }
@@ -381,8 +382,9 @@ def work(task: Told, answer: Answer) -> None:
     if not (task["given"] or task["dags"]):
         return
     with imported("airflow.utils.session.create_session")() as session:
-        # FAB commits each grant. To read all grants of its role again for each would take
-        # hours with thousands of DAGs; what others change meanwhile, the next pass sees.
+        # FAB commits each grant. To read all grants of its role again after each takes
+        # hours with thousands of DAGs. What others write meanwhile, the next pass sees;
+        # a grant that they made, too, is an error here, after which all is read again.
         session.expire_on_commit = False
         # As Airflow's own parser uses it.
         is_2 = version_of("apache-airflow").startswith("2.")

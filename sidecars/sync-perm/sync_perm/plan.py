@@ -152,8 +152,9 @@ def learn(
         undone = _note_written(memory, rows, now)
     memory.strikes = memory.strikes + 1 if undone or memory.error else 0
     if memory.strikes:
-        doubled = PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
-        memory.next_at = now + min(MAX_PAUSE_SECONDS, doubled)
+        memory.next_at = now + min(
+            MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
+        )
     return undone
 
 

@@ -104,8 +104,9 @@ class Status:
             self.metrics.failing(reason).set(reasons[reason])
         self.metrics.pending.set(len(pending))
         if difference.unasked is not None:
-            unasked = self.metrics.unasked.labels(self.metrics.sidecar)
-            unasked.set(len(difference.unasked))
+            self.metrics.unasked.labels(self.metrics.sidecar).set(
+                len(difference.unasked)
+            )
         for dag_id, one in failing.items():
             if self._named.get(dag_id) != one:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)

@@ -403,8 +403,9 @@ class RoleFile:
             if self.revision != before:
                 self.document = parse(data)
         except OSError as error:
-            why = error.strerror or "is not a file"
-            self.document = Document({}, (Mistake(0, WHOLE, why),))
+            self.document = Document(
+                {}, (Mistake(0, WHOLE, error.strerror or "is not a file"),)
+            )
 
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
         """

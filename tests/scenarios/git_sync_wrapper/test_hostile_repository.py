@@ -100,8 +100,9 @@ def test_refuses_a_submodule_whose_url_is_a_command_or_a_local_folder(
 ) -> None:
     wrapper = here.publish()
     good = here.shown()
-    url = transport.format(witness=witness, folder=here.folder)
-    here.repository.commit_submodule("library", url, "1" * 40)
+    here.repository.commit_submodule(
+        "library", transport.format(witness=witness, folder=here.folder), "1" * 40
+    )
     wrapper.wait_for_event("cycle_failed")
 
     assert good == here.shown()

@@ -156,8 +156,7 @@ def test_whatever_is_planted_at_a_name_is_replaced(
             wrapper = here.run_once(**SUBFOLDER)
 
         assert commit == shown(here), f"{what}: {wrapper.log()[-4000:]}"
-        content = (here.root / "links/repo/dag.py").read_text()
-        assert f"x = {number}\n" == content, what
+        assert f"x = {number}\n" == (here.root / "links/repo/dag.py").read_text(), what
         outside.check(wrapper)
     if is_running:  # the cycle that showed it may still be at its end
         wrapper.wait_for(

@@ -111,8 +111,9 @@ def test_what_a_person_may_have_to_decide_is_not_told_while_something_else_is(
     s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     """The alert of a refusal ends when what was refused has changed at the source."""
-    settings = {**SNAPSHOT, "S3_SYNC_GATE": "syntax", "S3_SYNC_SETTLE": SETTLE}
-    daemon = start(settings, interval="0.1").until_synced()
+    daemon = start(
+        {**SNAPSHOT, "S3_SYNC_GATE": "syntax", "S3_SYNC_SETTLE": SETTLE}, interval="0.1"
+    ).until_synced()
     s3.swap(OLD | {"new.py": b"(\n"})
     refused = "sidecar_gate_refused"
     wait_until(lambda: count_of(daemon, refused), "it is refused")

@@ -56,8 +56,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marks = [INSTALLS]
         if not metafunc.config.getoption("--full"):
             if "2.11" not in versions:
-                why = "other versions of Airflow run with make test-full"
-                marks.append(pytest.mark.skip(reason=why))
+                marks.append(
+                    pytest.mark.skip(
+                        reason="other versions of Airflow run with make test-full"
+                    )
+                )
             versions = ("2.11",)
         params = [pytest.param(version, marks=marks) for version in versions]
         metafunc.parametrize("airflow", params, indirect=True, scope="session")

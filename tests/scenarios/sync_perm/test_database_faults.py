@@ -182,8 +182,9 @@ def test_a_cycle_whose_query_waits_too_long_or_loses_its_connection_has_failed(
         cursor = other.cursor()
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE ab_role")
-        slow = begin(database, {"SYNC_PERM_TIMEOUT": "1s"})
-        slow.wait_for_event("cycle_failed", SECONDS, reason="cycle_timeout")
+        begin(database, {"SYNC_PERM_TIMEOUT": "1s"}).wait_for_event(
+            "cycle_failed", SECONDS, reason="cycle_timeout"
+        )
         lost = begin(database)
 
         def lose_it() -> object:

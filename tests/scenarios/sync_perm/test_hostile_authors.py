@@ -66,8 +66,11 @@ def copy_template(database: Database, name: str) -> None:
 def read_dags(database: Database, connect: type[Connection]) -> Mapping[str, Any]:
     """Return the access control of each DAG, as the sidecar reads it."""
     with closing(connect(parse_url("TEST", database.url))) as connection:
-        reader = Reader(include_dags=True, file=None, has_versions=False)
-        return reader.read(connection).dags
+        return (
+            Reader(include_dags=True, file=None, has_versions=False)
+            .read(connection)
+            .dags
+        )
 
 
 def of_all_dags(database: Database) -> list[Any]:
@@ -183,8 +186,10 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
     assert "1 cannot be synced: DAGs (name_reserved)" == daemon.shortfall()
     assert 1.0 == daemon.sample("sync_perm_failing_dags", reason="name_reserved")
     for command in ("check", "diff"):
-        told = run_command(command, airflow, database.url, home).stdout
-        assert "name_reserved: Airflow uses 'DAGs' for permissions" in told
+        assert (
+            "name_reserved: Airflow uses 'DAGs' for permissions"
+            in run_command(command, airflow, database.url, home).stdout
+        )
 
 
 @pytest.mark.parametrize("server", ["mariadb", "mysql"])
@@ -219,8 +224,10 @@ def test_beside_a_reserved_id_the_command_of_an_unknown_airflow_syncs_no_dag(
 
     daemon = begin(database, INCLUDE).until_good()
 
-    told = "2 cannot be synced: DAGs (name_reserved), other (name_reserved)"
-    assert told == daemon.shortfall()
+    assert (
+        "2 cannot be synced: DAGs (name_reserved), other (name_reserved)"
+        == daemon.shortfall()
+    )
     database.query("DELETE FROM serialized_dag WHERE dag_id = 'DAGs'")
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
     assert "all DAGs" in failed["error"]

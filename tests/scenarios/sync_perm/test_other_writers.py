@@ -21,6 +21,7 @@ from tests.support.airflow.permissions import (
     grants_on,
     null_rows,
     permission_id,
+    revoke,
 )
 from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.replacing import replace
@@ -103,3 +104,28 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     assert ([], 0) == (daemon.find_events("rows_undone"), null_rows(database))
     airflow.full_sync(database, home)
     assert [] == difference(ours, contents(database))
+
+
+def test_a_grant_that_another_writer_makes_meanwhile_is_no_failure(
+    airflow: Airflow,
+    database: Database,
+    other: Any,
+    start: StartSyncPerm,
+    tmp_path: Path,
+) -> None:
+    edit = ["can_edit"]
+    dags = {"a": {"Op": edit, "Viewer": edit}, "b": {"Op": edit}}
+    airflow.write_dags(database, tmp_path, dags, parsed=True)
+    for role, dag in ("Op", "DAG:a"), ("Viewer", "DAG:a"), ("Op", "DAG:b"):
+        revoke(database, role, "can_edit", dag)
+    other.execute("BEGIN; SELECT FROM ab_role WHERE name = 'Viewer' FOR UPDATE")
+
+    daemon = start(database)
+    # by then it has read what Op may do
+    wait_until_blocked(database)
+    grant(database, "Op", "can_edit", "DAG:b")
+    other.execute("ROLLBACK")
+    daemon.wait_until_good()
+
+    assert "duplicate key" in str(daemon.events)
+    assert [] == daemon.find_events("cycle_failed")

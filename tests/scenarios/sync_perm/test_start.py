@@ -148,8 +148,9 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
     (tmp_path / "ours.py").write_text(
         "ARGS = {'sslmode': 'verify-ca', 'sslrootcert': '/none'}\n"
     )
-    refused = start(database, settings)
-    refused.wait_for_event("cycle_failed", PASS_SECONDS, reason="database_tls_failed")
+    start(database, settings).wait_for_event(
+        "cycle_failed", PASS_SECONDS, reason="database_tls_failed"
+    )
 
 
 @on_airflow(*SUPPORTED)
@@ -159,8 +160,9 @@ def test_pgbouncer_takes_the_search_path_of_the_role_and_none_of_the_url(
     database.query("ALTER SCHEMA public RENAME TO elsewhere")
     url = pgbouncer.url(database.name)
 
-    refused = start(None, {CONN: f"{url}?options=-csearch_path%3Delsewhere"})
-    failed = refused.wait_for_event("cycle_failed", PASS_SECONDS)
+    failed = start(
+        None, {CONN: f"{url}?options=-csearch_path%3Delsewhere"}
+    ).wait_for_event("cycle_failed", PASS_SECONDS)
     database.query(
         f"ALTER ROLE airflow IN DATABASE {database.name} SET search_path = elsewhere"
     )

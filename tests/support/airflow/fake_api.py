@@ -63,8 +63,14 @@ class FakeAirflow(LoopbackServer):
         }
 
     def break_file(self, path: str, stack: str) -> None:
-        error = {"filename": path, "stack_trace": stack, "bundle_name": self.bundle}
-        self.errors.append(error | {"timestamp": at(0)})
+        self.errors.append(
+            {
+                "filename": path,
+                "stack_trace": stack,
+                "bundle_name": self.bundle,
+                "timestamp": at(0),
+            }
+        )
 
     def good_answer(self, request: Request) -> Answer:
         path = request.path.removeprefix("/api/v2")
@@ -93,8 +99,9 @@ class FakeAirflow(LoopbackServer):
 
 def _page(request: Request, name: str, rows: list[Facts]) -> Answer:
     first, limit = (int(request.query[key]) for key in ("offset", "limit"))
-    page = rows[first : first + min(limit, 100)]
-    return _json(200, {name: page, "total_entries": len(rows)})
+    return _json(
+        200, {name: rows[first : first + min(limit, 100)], "total_entries": len(rows)}
+    )
 
 
 def _json(status: int, said: Any = None) -> Answer:

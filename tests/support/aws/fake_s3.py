@@ -242,8 +242,11 @@ class FakeS3(LoopbackServer):
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<ListBucketResult {namespace}>{inner}</ListBucketResult>"
         )
-        headers = {"Content-Type": "application/xml", "Date": self._date()}
-        return Answer(200, headers, document.encode())
+        return Answer(
+            200,
+            {"Content-Type": "application/xml", "Date": self._date()},
+            document.encode(),
+        )
 
 
 def _listed(key: str, stored: Stored | None) -> str:

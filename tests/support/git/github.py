@@ -37,9 +37,8 @@ def write_key(path: Path) -> None:
     """
     Write the private key of an app.
     """
-    key = rsa.generate_private_key(65537, 2048)
     path.write_bytes(
-        key.private_bytes(
+        rsa.generate_private_key(65537, 2048).private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.TraditionalOpenSSL,
             serialization.NoEncryption(),

@@ -75,19 +75,22 @@ class SshServer(Program):
         Create a key pair without a passphrase; replaces an existing one.
         """
         path.unlink(missing_ok=True)
-        command = [
-            "ssh-keygen",
-            "-q",
-            "-t",
-            "ed25519",
-            "-N",
-            "",
-            "-C",
-            "test",
-            "-f",
-            str(path),
-        ]
-        subprocess.run(command, check=True, timeout=30)
+        subprocess.run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                "test",
+                "-f",
+                str(path),
+            ],
+            check=True,
+            timeout=30,
+        )
         return path
 
     def authorize(self, *keys: Path) -> None:

@@ -333,9 +333,8 @@ class Exchange:
         """
         Drop the connection with a TCP reset.
         """
-        linger_off = struct.pack("ii", 1, 0)
         self._handler.connection.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, linger_off
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
         self.close()
 

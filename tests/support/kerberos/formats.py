@@ -113,8 +113,10 @@ def _credential(
 
 
 def _principal(realm: str, components: Sequence[str]) -> bytes:
-    head = struct.pack(">II", 1, len(components)) + _long(realm.encode())
-    return head + b"".join(_long(part.encode()) for part in components)
+    names = (realm, *components)
+    return struct.pack(">II", 1, len(components)) + b"".join(
+        _long(name.encode()) for name in names
+    )
 
 
 def _short(text: str) -> bytes:

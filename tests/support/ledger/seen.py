@@ -74,8 +74,7 @@ class Ledger:
         empty name), nothing is.
         """
         if sidecar:
-            both = {Name(sidecar, kind, name), Name(ANY, kind, name)}
-            self.seen |= both & _known()
+            self.seen |= {Name(sidecar, kind, name), Name(ANY, kind, name)} & _known()
 
     def take(self, noted: Iterable[Iterable[str]]) -> None:
         """

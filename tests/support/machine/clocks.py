@@ -41,8 +41,12 @@ def set_clock(file: Path, offset: str) -> Texts:
     libfaketime ends a process that reads an empty file.
     """
     replace(file, offset)
-    faked = {"LD_PRELOAD": str(libfaketime()), "FAKETIME_TIMESTAMP_FILE": str(file)}
-    return faked | {"FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+    return {
+        "LD_PRELOAD": str(libfaketime()),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 def forget_clock(pid: int) -> None:

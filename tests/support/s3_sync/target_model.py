@@ -48,8 +48,10 @@ def expect(
     skipped |= {path: "file_and_folder" for path in wanted if path in folders}
     in_the_way = {folder for path in foreign for folder in _folders(path)}
     skipped |= dict.fromkeys((wanted.keys() - skipped.keys()) & in_the_way, "blocked")
-    files = {path: content for path, content in wanted.items() if path not in skipped}
-    return Expectation(files, skipped)
+    return Expectation(
+        {path: content for path, content in wanted.items() if path not in skipped},
+        skipped,
+    )
 
 
 def _refusal(path: str) -> str | None:

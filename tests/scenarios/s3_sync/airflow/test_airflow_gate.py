@@ -67,9 +67,11 @@ def gate(airflow: Airflow, moto: MotoServer, tmp_path: Path) -> Gate:
 def test_refuses_and_reports_each_broken_file_and_no_other(gate: Gate) -> None:
     write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
     expected = broken_files(gate.head)
-    files = {path: broken.body for path, broken in expected.items()}
 
-    found = gate.refuses(good_beside(gate.head) | files)
+    found = gate.refuses(
+        good_beside(gate.head)
+        | {path: broken.body for path, broken in expected.items()}
+    )
 
     assert expected.keys() == found.keys()
     for path, broken in expected.items():

@@ -49,9 +49,13 @@ def test_reads_a_public_bucket_without_credentials(
 ) -> None:
     """AWS keys that the pod has for Airflow are not used."""
     daemon = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}).until_synced()
-    checked = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}, arguments=("check",))
 
-    assert 0 == checked.wait_for_exit().code
+    assert (
+        0
+        == start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}, arguments=("check",))
+        .wait_for_exit()
+        .code
+    )
     assert published(target) == FILES
     assert daemon.find_events("credentials_kept") == []
     assert {None} == {signed_by(request) for request in s3.requests}
@@ -134,8 +138,9 @@ def test_valid_credentials_are_kept_while_their_source_refuses_or_is_down(
     clock = tmp_path / "clock"
     with FakePodIdentity() as agent:
         accept(s3, agent.credentials)
-        settings = NO_KEYS | agent.environment(token_file) | set_clock(clock, "+0m")
-        daemon = start(settings).until_synced()
+        daemon = start(
+            NO_KEYS | agent.environment(token_file) | set_clock(clock, "+0m")
+        ).until_synced()
         agent.authorization = "of another pod"
         set_clock(clock, "+50m")  # of an hour: a renewal is due
 
@@ -170,8 +175,10 @@ def test_a_silent_sts_never_stalls_the_daemon_and_leaves_no_child(
         assert_hides(daemon, "service-account-token-1")
         assert daemon.is_alive()
         assert daemon.get("/readyz").status == 503
-        failed = daemon.wait_for_event("cycle_failed")
-        assert failed["reason"] in ("cycle_timeout", "credentials_unavailable")
+        assert daemon.wait_for_event("cycle_failed")["reason"] in (
+            "cycle_timeout",
+            "credentials_unavailable",
+        )
         wait_until(lambda: not child.exists(), "the child is gone")
         assert daemon.is_alive()
 

@@ -50,8 +50,7 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
     Assert that readiness, status page and metrics report the reason; liveness stays
     200.
     """
-    readiness = daemon.get("/readyz")
-    assert readiness.status == (200 if ready else 503)
+    assert daemon.get("/readyz").status == (200 if ready else 503)
     status = daemon.status()
     assert status["reason"] == reason
     assert status["error"]
