@@ -105,8 +105,9 @@ def configured(environ: Mapping[str, str]) -> str:
 
 
 def _entries(environ: Mapping[str, str]) -> list[str]:
-    given = environ.get(variable("no_proxy", environ), "")
-    return given.lower().replace(",", " ").split()
+    return (
+        environ.get(variable("no_proxy", environ), "").lower().replace(",", " ").split()
+    )
 
 
 def _covers(entry: str, host: str, port: int) -> bool | None:

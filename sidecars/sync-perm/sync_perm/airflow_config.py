@@ -144,8 +144,9 @@ class Address:
 
     @property
     def database(self) -> str | None:
-        given = (self.arguments[one] for one in OF_DATABASE if one in self.arguments)
-        return next(given, None)
+        return next(
+            (self.arguments[one] for one in OF_DATABASE if one in self.arguments), None
+        )
 
     def redact(self, text: str, others: Iterable[str] = ()) -> str:
         """

@@ -131,8 +131,13 @@ def read_all(
         connect = partial(ask_python, python, config, "connect", folder)
         source = attempt(partial(find_source, config, local_settings, connect))
     if loaded and loaded[0].roles and airflow and airflow.unfit:
-        why = f"{airflow.unfit}; use a newer sync-perm"
-        problems.append(Problem("SYNC_PERM_ROLES", loaded[0].roles, why))
+        problems.append(
+            Problem(
+                "SYNC_PERM_ROLES",
+                loaded[0].roles,
+                f"{airflow.unfit}; use a newer sync-perm",
+            )
+        )
     if problems or not (loaded and config and source and airflow):
         raise SettingsError(problems)
     return *loaded, config, source, airflow

@@ -142,8 +142,12 @@ class Session:
         if isinstance(left, Work):
             self._left = DUE
             state = self._of.status.readiness
-            why = state.problem or failure("roles_unsynced", state.shortfall)
-            return Outcome("waiting", self._seen, {"rows_written": count}, why)
+            return Outcome(
+                "waiting",
+                self._seen,
+                {"rows_written": count},
+                state.problem or failure("roles_unsynced", state.shortfall),
+            )
         self._left = left
         # It counts once; the next cycle follows the pause.
         error = self._memory.error

@@ -171,8 +171,9 @@ class Database:
         query = query.format_map(self._words)
         with self._explained("answer"):
             assert self._connection is not None
-            text = sqlalchemy.text(self._limit + query)
-            found = self._connection.execute(text, values)
+            found = self._connection.execute(
+                sqlalchemy.text(self._limit + query), values
+            )
             return [tuple(row) for row in found] if found.returns_rows else []
 
     def take_lock(self, idle_seconds: int = IDLE_SECONDS) -> str:
@@ -267,8 +268,10 @@ def _reason_of(error: BaseException) -> str:
     # without names, such as ssl.example.com
     words = re.sub('"[^"]*"', '""', str(error).lower())
     said = getattr(error, "pgcode", None) or (numbers or [words])[0]
-    found = (reason for reason, pattern in PATTERNS.items() if re.search(pattern, said))
-    return next(found, "database_failed")
+    return next(
+        (reason for reason, pattern in PATTERNS.items() if re.search(pattern, said)),
+        "database_failed",
+    )
 
 
 def _of_postgresql(given: Mapping[str, Any]) -> Options:

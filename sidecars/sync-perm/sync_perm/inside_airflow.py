@@ -83,6 +83,7 @@ OF_FAB = {
     "get_application_builder": "cli_commands/utils.py",
     "FabAirflowSecurityManagerOverride": "security_manager/override.py",
     "find_role": "security_manager/override.py",
+    "get_resource": "security_manager/override.py",
     "sync_roles": "security_manager/override.py",
     "sync_perm_for_dag": "security_manager/override.py",
 }
@@ -342,6 +343,16 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     """
     Sync one DAG, unless it was deleted since the plan was made.
     """
+    # FAB compares each grant with all that its role has, which takes hours with thousands
+    # of DAGs. On a new one, nobody has a grant.
+    is_new = manager.get_resource(f"DAG:{dag_id}") is None
+    for role in [one for one in session if isinstance(one, manager.role_model)]:
+        if is_new:
+            imported("sqlalchemy.orm.attributes.set_committed_value")(
+                role, "permissions", []
+            )
+        else:
+            session.expire(role)
     row = imported("airflow.models.serialized_dag.SerializedDagModel").get(
         dag_id, session=session
     )
@@ -349,10 +360,10 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
         return
     dag = row.data["dag"]
     access = dag.get("_access_control", dag.get("access_control"))
-    serialization = imported(
+    deserialize = imported(
         "airflow.serialization.serialized_objects.BaseSerialization"
-    )
-    manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
+    ).deserialize
+    manager.sync_perm_for_dag(dag_id, deserialize(access))
 
 
 def work(task: Told, answer: Answer) -> None:
@@ -382,13 +393,13 @@ def work(task: Told, answer: Answer) -> None:
     if not (task["given"] or task["dags"]):
         return
     with imported("airflow.utils.session.create_session")() as session:
-        # FAB commits each grant. To read all grants of its role again after each takes
-        # hours with thousands of DAGs. What others write meanwhile, the next pass sees;
-        # a grant that they made, too, is an error here, after which all is read again.
+        # Each grant is committed. To read all of its role again takes as long, and to look
+        # for the role; what others write meanwhile, the next pass sees.
         session.expire_on_commit = False
         # As Airflow's own parser uses it.
-        is_2 = version_of("apache-airflow").startswith("2.")
-        www = "airflow.www" if is_2 else "airflow.providers.fab.www"
+        www = "airflow.providers.fab.www"
+        if version_of("apache-airflow").startswith("2."):
+            www = "airflow.www"
         manager = imported(f"{www}.security_appless.ApplessAirflowSecurityManager")(
             session=session
         )
@@ -405,7 +416,7 @@ def work(task: Told, answer: Answer) -> None:
         # With little CPU longer, because the next one takes as long to start.
         portion = max(PORTION_SECONDS, STARTS * (ready - began))
         until = min(ready + portion, began + task["seconds"])
-        manager.find_role = cache(manager.find_role)  # it reads all grants, too
+        manager.find_role = cache(manager.find_role)
         for dag_id in task["dags"]:
             attempt(dag_id, partial(sync_dag, dag_id, manager, session))
             if time.monotonic() > until:

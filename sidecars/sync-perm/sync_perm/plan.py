@@ -147,8 +147,10 @@ def learn(
         left = before.difference.items & after.difference.items
         if left and not rows and isinstance(decide(after, memory, now), Work):
             said = (f"{name}: {text}" for name, text in report.tried.items() if text)
-            none = "Airflow has written none of the rows that differ"
-            memory.error = failure("pass_failed", next(said, none))
+            memory.error = failure(
+                "pass_failed",
+                next(said, "Airflow has written none of the rows that differ"),
+            )
         undone = _note_written(memory, rows, now)
     memory.strikes = memory.strikes + 1 if undone or memory.error else 0
     if memory.strikes:

@@ -253,8 +253,12 @@ def _selection(found: Mapping[str, Read], where: Where) -> Selection | None:
     if len(given) != 1 or "permissions" not in found:
         where.refuse("must have permissions and exactly one of id, tag, owner, folder")
     elif None not in (one.value for one in found.values()):
-        permissions = frozenset(one.value for one in found["permissions"].value)
-        return Selection(given[0], found[given[0]].value, permissions, where)
+        return Selection(
+            given[0],
+            found[given[0]].value,
+            frozenset(one.value for one in found["permissions"].value),
+            where,
+        )
     return None
 
 
