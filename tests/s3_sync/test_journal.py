@@ -124,6 +124,21 @@ def test_compacts_the_list_only_after_many_changes(
     assert set(box.load()) == {"a.py", "b.py"}
 
 
+def test_a_line_that_cannot_be_flushed_is_taken_back(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS with a quota: what was not put must not be missed later."""
+    files = box.has("a.py", "b.py")
+    files.journal._fsync = True
+    with monkeypatch.context() as nfs:
+        nfs.setattr(os, "fsync", lambda _: os.stat(""))
+        with pytest.raises(OSError, match="No such file"):
+            files.add("a.py", files.files["a.py"]._replace(etag="new"))
+    files.add("b.py", files.files["b.py"])
+
+    assert files.files == box.load()
+
+
 # --- kills
 
 
@@ -191,8 +206,11 @@ GOOD = f'["a.py","e",1,{-(1 << 63)},{(1 << 64) - 1},1]'
 )  # fmt: skip
 def test_stops_at_an_invalid_line_and_reports_it(box: Box, log: Log, line: str) -> None:
     """The files listed after it count as foreign, and are adopted if they are equal."""
-    text = f"{json.dumps(HEADER)}\n{GOOD}\n{line}\n{GOOD.replace('a.py', 'c.py')}\n"
-    box.journal.write_bytes(text.encode("latin-1"))
+    box.journal.write_bytes(
+        f"{json.dumps(HEADER)}\n{GOOD}\n{line}\n{GOOD.replace('a.py', 'c.py')}\n".encode(
+            "latin-1"
+        )
+    )
 
     assert set(box.load()) == {"a.py"}
     damaged = log.events("managed_list_damaged")

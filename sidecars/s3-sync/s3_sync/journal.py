@@ -182,11 +182,15 @@ class Journal:
 
     def _append(self, data: bytes) -> None:
         written = os.write(self._fd, data)
-        if written != len(data):  # the disk is full: remove the partial line
+        try:
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._fsync:
+                os.fsync(self._fd)
+        except OSError:
+            # Its action does not follow: as an earlier line, it would count as true.
             os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if self._fsync:
-            os.fsync(self._fd)
+            raise
         self._lines += 1
 
     def _open(self) -> int:
