@@ -78,8 +78,13 @@ def test_a_gate_that_names_one_file_a_run_is_asked_about_each_only_once(
     gate = tmp_path / "gate"
     body = f"""[ $(wc -l < {gate}.runs) = 20 ] && exit 75  # no verdict
         grep -l bad *.py | head -1 | sed 's/$/:1: bad/'; ! grep -q bad *.py"""
-    command = {"S3_SYNC_GATE_COMMAND": str(counting(gate, body))}
-    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", **command})
+    process.start(
+        SNAPSHOT
+        | {
+            "S3_SYNC_GATE": "command",
+            "S3_SYNC_GATE_COMMAND": str(counting(gate, body)),
+        }
+    )
     raised(SidecarError, process.cycle)
     # Long afterwards, each verdict is due again.
     monkeypatch.setattr(process._sidecar.gate, "_clock", lambda: math.inf)
@@ -151,8 +156,10 @@ def test_a_change_of_which_too_little_can_be_read_is_taken_back(
     (shown / "a.py").unlink()
     put(s3, 2)
     s3.inject(DENIED, is_get())
-    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
-    monkeypatch.setattr("s3_sync.published.write_file", full)
+    monkeypatch.setattr(
+        "s3_sync.published.write_file",
+        Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")),
+    )
 
     assert "access_denied_get" == raised(SidecarError, process.cycle).reason
     assert before == process.revision
@@ -515,6 +522,31 @@ def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
     assert process.is_ready
 
 
+@LAYOUTS
+def test_settings_that_return_do_not_take_half_a_change_of_others_for_their_own(
+    s3: FakeS3, process: Process, settings: Texts
+) -> None:
+    """Of two of three files: in place, it is a mix; a snapshot is as it was."""
+    shown = synced(s3, process, settings)
+    before = process.revision
+    process.stop()
+    s3.put_each((f"prd/{name}" for name in NAMES), b"other")
+    for name in NAMES[1:]:
+        s3.inject(DENIED, is_get(f"prd/{name}"))
+    process.start({"KEY_PATH": "prd"})
+    assert process.attempt() is None
+    process.stop()
+    s3.inject(DENIED)
+    process.start(settings)
+
+    process.attempt()
+
+    assert process.is_ready
+    assert ("" if settings is KEYS else before) == process.revision
+    assert (settings is KEYS) == ("3 files is in" in process.readiness.shortfall)
+    assert (settings is KEYS) == (b"other" == (shown / NAMES[0]).read_bytes())
+
+
 def test_repairs_alone_do_not_let_the_list_grow(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,8 +556,10 @@ def test_repairs_alone_do_not_let_the_list_grow(
         (process.folder / "a.py").unlink()
         process.cycle()
 
-    lines = (process.folder / ".s3-sync/managed").read_bytes().splitlines()
-    assert len(lines) <= 2 * len(NAMES) + 5 + 2
+    assert (
+        len((process.folder / ".s3-sync/managed").read_bytes().splitlines())
+        <= 2 * len(NAMES) + 5 + 2
+    )
 
 
 def test_a_path_of_4_000_control_characters_survives_a_restart(

@@ -119,6 +119,8 @@ class Record:
             self._where["filters"] = filters
         self._fsync = settings.fsync
         self.sequences: Mapping[str, int] = {}
+        # What the record says of the same folder, with other settings.
+        self._former: dict[str, Any] = {}
         # Whether the record on disk is the one that this process knows.
         self._is_written = True
         facts = read_facts(NAME, state)
@@ -131,6 +133,8 @@ class Record:
         if said is None:
             return
         self.owner = "ours" if differs <= {"filters"} else "other"
+        if differs and "layout" not in differs:
+            self._former = facts
         if self.owner == "ours":
             self.sequences = said.sequences
 
@@ -150,13 +154,29 @@ class Record:
             facts |= {"sequence": published.sequences[signer], "signed_by": signer}
         else:
             del facts["sequences"]
-        content = json_text(facts | self._where).encode() + b"\n"
         with fence:
             self.published = published
             self.owner = "ours"
             self._is_written = False
-            write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
+            self._replace(facts | self._where)
         self._is_written = True
+
+    def doubt(self, fence: Fence, changes: int) -> None:
+        """
+        Let a record of other settings say that so many files are changing: if those
+        settings come back before this change is over, it would call a mix complete.
+
+        Raises:
+            OSError, CycleAbandoned: It was not written.
+        """
+        if self._former and changes:
+            said = {"name": UNFINISHED, "revision": "", "missing": changes}
+            with fence:
+                self._replace(self._former | said)
+
+    def _replace(self, facts: Mapping[str, object]) -> None:
+        content = json_text(facts).encode() + b"\n"
+        write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
 
 
 def signer_of(sequences: Mapping[str, int]) -> str:

@@ -70,22 +70,26 @@ class InPlaceLayout:
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
         if before is None:  # readiness says that nothing is published
+            with suppress(OSError):
+                self.record.doubt(fence, changes)
             return tree
         is_other = before.aim != build.state.revision
         # Deletions alone, too, also of the same listing, after a change of the settings:
         # after a crash, fewer files than recorded count as damaged.
         if deleted or (is_other and changes > 1):
             self._before = before, dict(tree.files)
-            begun = Published(
-                aim=build.state.revision,
-                name=UNFINISHED,
-                missing=changes,
-                published_at=before.published_at,
-                files=len(tree.files) - deleted,
-            )
             # A full volume must not prevent it, because deletions may make room.
             with suppress(OSError):
-                self.record.write(fence, begun)
+                self.record.write(
+                    fence,
+                    Published(
+                        aim=build.state.revision,
+                        name=UNFINISHED,
+                        missing=changes,
+                        published_at=before.published_at,
+                        files=len(tree.files) - deleted,
+                    ),
+                )
         return tree
 
     def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
