@@ -4,6 +4,7 @@ Requests to S3: their contents, retries, credentials, regions, proxies and certi
 
 import asyncio
 import base64
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,21 @@ def test_an_unusable_proxy_is_reported_without_its_login(
 
     assert (reason, True) == (found.reason, "the proxy" in found.message)
     assert "p%40ss" not in found.message
+
+
+@pytest.mark.parametrize("reason", ["request_timeout", "name_unresolved"])
+def test_a_server_is_not_blamed_for_a_silent_name_server(
+    s3: FakeS3, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    monkeypatch.setattr("s3_sync.s3.http.CONNECT_SECONDS", 0.1)
+    if reason == "name_unresolved":
+        monkeypatch.setattr(
+            asyncio.BaseEventLoop, "getaddrinfo", lambda *_, **__: asyncio.sleep(60)
+        )
+    with socket.create_server(("localhost", 0)) as silent:
+        url = f"https://localhost:{silent.getsockname()[1]}"
+
+        assert reason == failure(s3, list_all, Given(config(endpoint_url=url))).reason
 
 
 # --- credentials

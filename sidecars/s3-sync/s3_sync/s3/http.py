@@ -32,6 +32,8 @@ with suppress(ModuleNotFoundError):
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 # For a connection, including its name, TLS and a proxy's tunnel.
 CONNECT_SECONDS = 10.0
+# For the name alone, where that was not enough.
+NAME_SECONDS = 1.0
 # For reusing an idle connection: NAT gateways and firewalls forget it, some after a
 # minute.
 KEEP_SECONDS = 50.0
@@ -223,8 +225,12 @@ class Connection(asyncio.BufferedProtocol):
         self.is_usable = False
         if self._exchange:
             part = "during" if self.has_begun else "before"
-            said = f"the server closed the connection {part} its response"
-            self._exchange.end(WireError("connection_lost", said))
+            self._exchange.end(
+                WireError(
+                    "connection_lost",
+                    f"the server closed the connection {part} its response",
+                )
+            )
 
     # --- httptools, while data is received
 
@@ -463,10 +469,16 @@ class Pool:
                 connection: Connection = (await self._dial(Connection, **tls))[1]
                 return connection
         except TimeoutError:
-            raise WireError(
-                "request_timeout",
-                f"{where} did not accept a connection within {CONNECT_SECONDS:g} s",
-            ) from None
+            reason = "request_timeout"
+            said = f"{where} did not accept a connection within {CONNECT_SECONDS:g} s"
+            # Or it was never asked: no name server answers, as behind a network policy.
+            try:
+                async with asyncio.timeout(NAME_SECONDS):
+                    await asyncio.get_running_loop().getaddrinfo(*self._place)
+            except OSError:
+                reason = "name_unresolved"
+                said = f"no name server says in time what the address of {where} is"
+            raise WireError(reason, said) from None
         except (socket.gaierror, UnicodeError) as error:
             raise WireError(
                 "name_unresolved", f"the name of {where} cannot be resolved: {error}"
