@@ -178,7 +178,7 @@ class ListingSource:
                     fill.unreached.add(path)
 
         await at_once(bring, len(paths))
-        if len(self._streak) >= FAILURES_ALONE and not fill.downloaded_bytes:
+        if len(self._streak) >= FAILURES_ALONE and not fill.has_read:
             raise self._streak[0]
 
     async def _fetch(
@@ -245,6 +245,7 @@ class ListingSource:
                 key, file.etag, file.size_bytes, download, until=fill.until
             )
             fill.downloaded_bytes += download.size_bytes
+            fill.has_read = True
             folder.put(
                 path,
                 file,
@@ -275,10 +276,10 @@ class ListingSource:
         if filtered:
             said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
             advice = "Correct S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE. Nothing was deleted."
-        what = ", ".join(said) or "no key begins with it"
         return SourceError(
             "source_empty",
-            f"{self._settings.source} contains no files to sync: {what}",
+            f"{self._settings.source} contains no files to sync: "
+            + (", ".join(said) or "no key begins with it"),
             advice,
         )
 

@@ -414,6 +414,7 @@ class Fill:
         until: When the cycle's time for downloads is up (monotonic seconds).
         failed: The error of each file that could not be brought, or removed, by path.
         unreached: Paths for which the time was not enough.
+        has_read: Whether an object could be read, even an empty one.
     """
 
     tree: Tree
@@ -422,6 +423,7 @@ class Fill:
     failed: dict[str, SidecarError] = field(default_factory=dict)
     unreached: set[str] = field(default_factory=set)
     downloaded_bytes: int = 0
+    has_read: bool = False
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """

@@ -117,12 +117,18 @@ def test_refused_objects_and_those_that_failed_before_form_no_streak(
     )
 
 
-def test_an_endpoint_that_fails_is_told_whatever_else_happens_beside_it(
-    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first object has an error of its own; the last one is on disk."""
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are read one after the other."""
     monkeypatch.setattr("s3_sync.download.CONNECTIONS", 1)
     monkeypatch.setattr("random.shuffle", lambda order: None)
+
+
+@pytest.mark.usefixtures("in_order")
+def test_an_endpoint_that_fails_is_told_whatever_else_happens_beside_it(
+    fetching: Fetching,
+) -> None:
+    """The first object has an error of its own; the last one is on disk."""
     names = fetching.put(*(f"{number:02}.py" for number in range(FAILURES_ALONE + 2)))
     Path(fetching.folder.path, names[-1]).write_bytes(b"x = 1\n")
     fetching.s3.inject(error(500, "InternalError"), is_get())
@@ -130,3 +136,15 @@ def test_an_endpoint_that_fails_is_told_whatever_else_happens_beside_it(
 
     assert "server_error" == raised(SidecarError, fetching.fetch).reason
     assert names[-1] in fetching.folder.files
+
+
+@pytest.mark.usefixtures("in_order")
+def test_where_an_empty_object_can_be_read_the_others_fail_alone(
+    fetching: Fetching,
+) -> None:
+    fetching.s3.put("dags/__init__.py", b"")
+    names = fetching.put(*(f"{number:02}.py" for number in range(FAILURES_ALONE)))
+    for name in names:
+        fetching.s3.inject(error(500, "InternalError"), is_get(f"dags/{name}"))
+
+    assert dict.fromkeys(names, "server_error") == reasons(fetching.fetch())
