@@ -150,12 +150,15 @@ def _note_crash(health: Health, crash: threading.ExceptHookArgs) -> None:
     """
     name = getattr(crash.thread, "name", "unknown")
     cause = explain(crash.exc_value or crash.exc_type())
-    why = SidecarError(
-        cause.reason,
-        f"the thread {name} has ended: {cause.message}",
-        f"Liveness restarts the container. {cause.advice}",
+    health.crash = Standing(
+        SidecarError(
+            cause.reason,
+            f"the thread {name} has ended: {cause.message}",
+            f"Liveness restarts the container. {cause.advice}",
+        ),
+        time.time(),
+        result="failed",
     )
-    health.crash = Standing(why, time.time(), result="failed")
     log.error("thread_crashed", thread=name, exc_info=crash.exc_value)
 
 

@@ -145,9 +145,9 @@ def json_text(value: object, **how: Any) -> str:
     Args:
         how: Arguments of :func:`json.dumps`.
     """
-    text = json.dumps(value, **how)
     return _SURROGATES.sub(
-        lambda found: rf"\\{found[1]}" if found[1] else found[0], text
+        lambda found: rf"\\{found[1]}" if found[1] else found[0],
+        json.dumps(value, **how),
     )
 
 

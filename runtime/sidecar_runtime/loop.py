@@ -178,9 +178,11 @@ class Worker:
                 heartbeat ages, and the liveness probe restarts the container.
         """
         if self.is_busy:
-            said = f"{self.late.message}, and has not returned since"
-            advice = f"{self.late.advice} Liveness restarts the container."
-            raise SidecarError(self.late.reason, said, advice)
+            raise SidecarError(
+                self.late.reason,
+                f"{self.late.message}, and has not returned since",
+                f"{self.late.advice} Liveness restarts the container.",
+            )
         self.is_busy = True
         self._requests.put(fence)
 
@@ -416,14 +418,14 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        said = f"the running cycle takes longer than those before it{state.fence.step}"
-        advice = (
+        began_at = time.time() - (time.monotonic() - state.started_at)
+        why = state.fence.blame or SidecarError(
+            "cycle_slow",
+            f"the running cycle takes longer than those before it{state.fence.step}",
             "Look at what it waits for, if that should answer sooner; the log's line has its "
             "stack. A step may have a shorter limit of its own; the cycle is abandoned at "
-            f"the latest after {self._settings.timeout_seconds:g} s."
+            f"the latest after {self._settings.timeout_seconds:g} s.",
         )
-        began_at = time.time() - (time.monotonic() - state.started_at)
-        why = state.fence.blame or SidecarError("cycle_slow", said, advice)
         if self._health.slow.reason != why.reason:  # else its next step
             log.info("cycle_slow", **why.log_fields(), stack=self._worker.stack())
         self._health.slow = Standing(why, began_at)
@@ -434,17 +436,15 @@ class Loop:
         """
         # Once it is revoked, it does something else.
         stack = self._worker.stack()
-        # A sidecar may allow its cycles more than the variable says.
-        late = (
-            f"the cycle took longer than {self._settings.timeout_seconds:g} s "
-            f"and was abandoned{fence.step}"
-        )
-        advice = (
-            "The log's line cycle_abandoned says what it waits on. Or raise "
-            f"{self._settings.variable_prefix}TIMEOUT."
-        )
         log.warning("cycle_abandoned", stack=stack)
-        self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
+        self._worker.late = fence.blame or SidecarError(
+            "cycle_timeout",
+            # A sidecar may allow its cycles more than the variable says.
+            f"the cycle took longer than {self._settings.timeout_seconds:g} s "
+            f"and was abandoned{fence.step}",
+            "The log's line cycle_abandoned says what it waits on. Or raise "
+            f"{self._settings.variable_prefix}TIMEOUT.",
+        )
         fence.revoke()
         self._end_one_shot_or_rest(self._worker.late)
 
@@ -536,11 +536,12 @@ class Loop:
         fence = self._state.fence if isinstance(self._state, Running) else Fence()
         error = self._health.standing.why or fence.blame
         if error is None:
-            advice = (
+            return GaveUp(
+                reason,
+                f"no cycle has ended in time{fence.step}",
                 "Find out what the cycle waits on, or raise "
-                f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE."
+                f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE.",
             )
-            return GaveUp(reason, f"no cycle has ended in time{fence.step}", advice)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
     # --- how a cycle is reported

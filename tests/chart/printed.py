@@ -71,8 +71,11 @@ def is_pinned(choice: Choice) -> bool:
     """
     Whether task pods get the release of the scheduler's volume.
     """
-    has_task_pods = choice["EXECUTOR"] not in ("LocalExecutor", "CeleryExecutor")
-    return choice["SOURCE"] == "release" and has_task_pods and not choice["VERSIONS"]
+    return (
+        choice["SOURCE"] == "release"
+        and choice["EXECUTOR"] not in ("LocalExecutor", "CeleryExecutor")
+        and not choice["VERSIONS"]
+    )
 
 
 def pairs(choice: Choice) -> set[tuple[tuple[str, str], ...]]:

@@ -56,11 +56,10 @@ class MotoWithIam(ProgramServer):
     name = "moto with IAM"
 
     def command(self) -> list[str]:
-        program = Path(sys.executable).with_name("moto_server")
         return [
             "env",
             "INITIAL_NO_AUTH_ACTION_COUNT=3",
-            str(program),
+            str(Path(sys.executable).with_name("moto_server")),
             f"--port={self.port}",
         ]
 

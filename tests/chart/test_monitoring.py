@@ -78,8 +78,9 @@ def test_every_alert_is_listed_and_has_a_firing_and_a_silent_promtool_test() -> 
 
     assert alerts == first_column((MONITORING / "README.md").read_text())
     for fires in (True, False):
-        found = {one["alertname"] for one in held if ("exp_alerts" in one) == fires}
-        assert names == sorted(found)
+        assert names == sorted(
+            {one["alertname"] for one in held if ("exp_alerts" in one) == fires}
+        )
 
 
 def test_every_expression_names_existing_metrics_of_ours() -> None:
@@ -101,8 +102,11 @@ def test_every_expression_names_existing_metrics_of_ours() -> None:
 def test_objective_queries_of_the_page_return_the_expected_shares(
     tmp_path: Path,
 ) -> None:
-    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
-    asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
+    asked = re.findall(
+        r"^avg_over_time\(\S+\)$",
+        (ROOT / "docs/how-to/run-in-production.md").read_text(),
+        re.MULTILINE,
+    )
     shares = ALERTS.with_name("slo.yaml")
 
     tried = [

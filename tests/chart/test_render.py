@@ -96,8 +96,10 @@ def folder_of(pod: Values) -> set[str]:
     for container in pods.containers(pod["spec"]):
         given = environment(container)
         if container["name"] == "s3-sync":
-            is_snapshot = given.get("S3_SYNC_LAYOUT") == "snapshot"
-            found.add(given["DEST_PATH"] + "/current" * is_snapshot)
+            found.add(
+                given["DEST_PATH"]
+                + "/current" * (given.get("S3_SYNC_LAYOUT") == "snapshot")
+            )
         elif container["name"] == "git-sync-wrapper":
             found.add(f"{given['GITSYNC_ROOT']}/{given['GITSYNC_LINK']}/dags")
             assert "-1" == given["GITSYNC_MAX_FAILURES"]
@@ -200,8 +202,7 @@ def test_every_airflow_has_the_bundle_of_the_link_and_its_module(stack: Stack) -
         variables = environment(container)
         (bundle,) = json.loads(variables[BUNDLES])
         given = bundle["kwargs"]
-        folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
-        assert {folder} == filled
+        assert {f"{given['path']}/{given.get('subdir', '')}".rstrip("/")} == filled
         assert "{version}" in given["view_url_template"]
         assert variables["PYTHONPATH"] == mounts["sidecar-bundle"]["mountPath"]
     assert {"api-server", "dag-processor", "scheduler"} <= found.keys()

@@ -95,8 +95,7 @@ def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
                 broken.append(f"{path.relative_to(ROOT)}: {link}")
 
     assert [] == broken
-    pictures = (ROOT / "docs").rglob("*.[ps][nv]g")
-    assert set() == {*DOCUMENTS, *pictures} - linked
+    assert set() == {*DOCUMENTS, *(ROOT / "docs").rglob("*.[ps][nv]g")} - linked
 
 
 def test_no_file_claims_a_home_that_only_the_build_knows() -> None:
@@ -144,10 +143,11 @@ def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
     ends = "_total|_seconds|_files|_keys|_failures"
 
     for sidecar in SIDECARS:
-        mentioned = set(re.findall(rf"\b{sidecar.prefix}[A-Z_]+\b", text))
         assert (
             set()
-            == mentioned - names_of(sidecar.settings, sidecar.prefix) - NO_SETTINGS
+            == set(re.findall(rf"\b{sidecar.prefix}[A-Z_]+\b", text))
+            - names_of(sidecar.settings, sidecar.prefix)
+            - NO_SETTINGS
         )
     assert (
         set() == {*re.findall(rf"\b((?:{prefixes})[a-z_]+(?:{ends}))\b", text)} - known
@@ -207,8 +207,9 @@ def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -
     for path in projects:
         project = tomllib.loads(path.read_text())["project"]
         assert (__version__, "Apache-2.0") == (project["version"], project["license"])
-        texts = [(path.parent / name).read_text() for name in project["license-files"]]
-        assert [(ROOT / "LICENSE").read_text()] == texts
+        assert [(ROOT / "LICENSE").read_text()] == [
+            (path.parent / name).read_text() for name in project["license-files"]
+        ]
 
 
 @pytest.mark.parametrize(

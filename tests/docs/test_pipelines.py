@@ -73,8 +73,7 @@ def block(language: str, title: str) -> str:
     """
     Return the code block of a section.
     """
-    below = section(PAGE, title).partition(f"```{language}\n")[2]
-    return below.partition("```")[0]
+    return section(PAGE, title).partition(f"```{language}\n")[2].partition("```")[0]
 
 
 def github(workflow: str, job: str) -> tuple[str, Texts]:
@@ -101,8 +100,9 @@ def jenkins(text: str) -> tuple[str, Texts]:
 
 def codebuild() -> tuple[str, Texts]:
     spec = yaml.safe_load(block("yaml", "CodeBuild"))
-    commands = [line for phase in spec["phases"].values() for line in phase["commands"]]
-    return "\n".join(commands), spec["env"]["variables"]
+    return "\n".join(
+        [line for phase in spec["phases"].values() for line in phase["commands"]]
+    ), spec["env"]["variables"]
 
 
 COMMIT = "1" * 40

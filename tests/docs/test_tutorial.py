@@ -107,9 +107,8 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
 
     iam = account("iam")
     policy = iam.get_role_policy(RoleName="airflow-s3-sync", PolicyName="s3-sync")
-    snippet = files.text("iam/s3-sync.json")
     assert (
-        json.loads(snippet.replace("my-airflow-bucket", BUCKET))
+        json.loads(files.text("iam/s3-sync.json").replace("my-airflow-bucket", BUCKET))
         == policy["PolicyDocument"]
     )
     assert "EXAMPLE" not in str(iam.get_role(RoleName="airflow-s3-sync"))

@@ -150,9 +150,11 @@ def entries(image: Image, tmp_path_factory: pytest.TempPathFactory) -> list[Entr
 def test_labels_state_the_commit_and_the_daemon_runs_as_the_charts_user_without_a_shell(
     image: Image, name: str, project: Facts
 ) -> None:
-    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     commit = subprocess.run(
-        git, cwd=ROOT, capture_output=True, text=True
+        ["git", "rev-parse", "--verify", "--quiet", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     ).stdout.strip()
 
     own = image.labels()
@@ -185,8 +187,9 @@ def test_contains_exactly_the_locked_packages(
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     # for Windows
     locked = {*re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)} - {"tzdata"}
-    found = {package.lower().replace("_", "-") for package in said}
-    assert locked | {project["name"], "sidecar-runtime"} == found
+    assert locked | {project["name"], "sidecar-runtime"} == {
+        package.lower().replace("_", "-") for package in said
+    }
 
 
 def test_layers_contain_no_build_tools_and_no_tests(
@@ -279,8 +282,11 @@ def test_bill_of_materials_is_valid_and_lists_every_locked_package(
         component["purl"] for component in said["components"] if "purl" in component
     }
     assert "operating-system" in {component["type"] for component in said["components"]}
-    lock = (ROOT / f"requirements/{name}.txt").read_text()
-    pins = re.findall(r"^([a-z0-9.-]+)==([^ ]+) \\$", lock, re.MULTILINE)
+    pins = re.findall(
+        r"^([a-z0-9.-]+)==([^ ]+) \\$",
+        (ROOT / f"requirements/{name}.txt").read_text(),
+        re.MULTILINE,
+    )
 
     assert pins
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None

@@ -169,10 +169,24 @@ def project(
     )
     project.succeed("git", "init", "--quiet")
     project.commit()
-    build = ("build", "--quiet", f"--platform={PLATFORMS}", "--manifest=base")
-    project.succeed(project.tool, *build, "--file=sidecars/tiny/Dockerfile", ".")
-    push = ("manifest", "push", "--all", "--tls-verify=false", "base")
-    project.succeed(project.tool, *push, f"docker://{project.variables['BASE_IMAGE']}")
+    project.succeed(
+        project.tool,
+        "build",
+        "--quiet",
+        f"--platform={PLATFORMS}",
+        "--manifest=base",
+        "--file=sidecars/tiny/Dockerfile",
+        ".",
+    )
+    project.succeed(
+        project.tool,
+        "manifest",
+        "push",
+        "--all",
+        "--tls-verify=false",
+        "base",
+        f"docker://{project.variables['BASE_IMAGE']}",
+    )
     (tiny / "Dockerfile").write_text(
         "ARG BASE_IMAGE=nowhere.example.com/base:1\nFROM ${BASE_IMAGE}\n"
         "COPY sidecars/tiny/content /content\n"

@@ -64,8 +64,11 @@ def tracked() -> list[str]:
     """
     Return the files that git tracks or would add, relative to the root.
     """
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
+    names = subprocess.check_output(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+    ).split("\0")
     return sorted(name for name in names if name and os.path.lexists(ROOT / name))
 
 

@@ -76,8 +76,13 @@ def is_proven(
 def test_refuses_a_body_of_another_length(staging: StagingFolder) -> None:
     download = Download("dags/a.py", 5, staging)
     download.write(b"1234")
-    right = {"x-amz-checksum-sha256": header_value("sha256", b"1234")}
-    short = raised(ObjectError, is_proven, download, right, MD5)
+    short = raised(
+        ObjectError,
+        is_proven,
+        download,
+        {"x-amz-checksum-sha256": header_value("sha256", b"1234")},
+        MD5,
+    )
     download.write(b"5")
 
     long = raised(ObjectError, download.write, b"6")

@@ -117,8 +117,9 @@ class World:
         Return what only a cycle at work may have on the volume.
         """
         own = self.root / ".s3-sync"
-        left = [path.name for path in (own / "staging").glob("*")]
-        return left + [path.name for path in (own / "snapshots").glob(".*")]
+        return [path.name for path in (own / "staging").glob("*")] + [
+            path.name for path in (own / "snapshots").glob(".*")
+        ]
 
     def assert_nothing_is_torn(self, where: str) -> None:
         """
@@ -141,8 +142,9 @@ class World:
         self._s3.heal()
         assert life.last["ready"], (where, life.last)
         record = json.loads((self.root / ".s3-sync/published.json").read_bytes())
-        shown = (self.root / "current").resolve().name
-        assert shown in (record["name"], "current"), where
+        assert (self.root / "current").resolve().name in (record["name"], "current"), (
+            where
+        )
 
     def assert_it_has_converged(
         self, life: Life, where: str, wanted: Bodies | None = None
@@ -152,8 +154,10 @@ class World:
         """
         results = life.settle()
         assert results[-1] == "unchanged", (where, results, life.last)
-        shown = self.wanted(AFTER) if wanted is None else wanted
-        assert self.shown() == shown, (where, results)
+        assert self.shown() == (self.wanted(AFTER) if wanted is None else wanted), (
+            where,
+            results,
+        )
         assert life.last["ready"], (where, life.last)
         assert not life.last["shortfall"], (where, life.last)
         # A file that could not be removed stays until the next start.
@@ -243,8 +247,7 @@ def test_a_file_that_somebody_writes_after_a_crash_stays_theirs(
             if place.parent.is_dir() and not place.exists():
                 place.write_bytes(b"theirs")
                 theirs[path] = b"theirs"
-        rest = {path: body for path, body in AFTER.items() if path not in theirs}
-        world.put(rest)
+        world.put({path: body for path, body in AFTER.items() if path not in theirs})
         with world.open() as life:
             life.settle()
         shown = world.shown()

@@ -149,8 +149,11 @@ class Listings:
     def read(self, missing: range, *, asked: bool = False) -> bool:
         """Read a listing that lacks files; return whether it is held back."""
         self.brake.begin_cycle()
-        gone = {f"{number:04}.py" for number in missing}
-        judged = self.brake.judge(gone, self.published, is_asked_for=asked)
+        judged = self.brake.judge(
+            {f"{number:04}.py" for number in missing},
+            self.published,
+            is_asked_for=asked,
+        )
         self.left_seconds = judged[1] if judged else 0.0
         return judged is not None
 
@@ -294,8 +297,12 @@ def test_logs_each_hold_once_with_its_first_files(log: Log) -> None:
 
 
 def state_of(*paths: str, is_whole: bool = False) -> State:
-    files = {path: Entry(path, "etag", 1) for path in paths}
-    return State("revision", files, {"dags/x//y": "unsafe_path"}, is_whole=is_whole)
+    return State(
+        "revision",
+        {path: Entry(path, "etag", 1) for path in paths},
+        {"dags/x//y": "unsafe_path"},
+        is_whole=is_whole,
+    )
 
 
 @pytest.mark.parametrize(
@@ -317,8 +324,10 @@ def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     found = without_clashes(state, str.casefold, "dags/")
 
     assert set(kept) == set(found.files)
-    clashes = {f"dags/{path}": "name_clash" for path in skipped}
-    assert {"dags/x//y": "unsafe_path", **clashes} == found.skipped
+    assert {
+        "dags/x//y": "unsafe_path",
+        **{f"dags/{path}": "name_clash" for path in skipped},
+    } == found.skipped
     assert "revision" == found.revision
     assert state is without_clashes(state, None, "dags/"), (
         "a volume that distinguishes them"

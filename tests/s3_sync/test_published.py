@@ -31,13 +31,17 @@ BAD_VALUES = [
 
 def record(state: int, **environ: str) -> Record:
     """Return the record that a process with these settings reads."""
-    given = {
-        "AWS_BUCKET": "bucket",
-        "KEY_PATH": "dags",
-        "DEST_PATH": "/nowhere",
-        **environ,
-    }
-    return Record(load_settings(given)[0], state)
+    return Record(
+        load_settings(
+            {
+                "AWS_BUCKET": "bucket",
+                "KEY_PATH": "dags",
+                "DEST_PATH": "/nowhere",
+                **environ,
+            }
+        )[0],
+        state,
+    )
 
 
 def opened(state: Path, **environ: str) -> Record:
@@ -69,8 +73,13 @@ def test_a_record_survives_a_restart_and_says_what_is_missing(
     record(volume.state).write(Fence(), said)
     assert said == read(state)
     assert ready(state).ready
-    named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
-    assert GOOD | named == json.loads((state / NAME).read_bytes())
+    assert GOOD | {
+        "revision": "r7",
+        "aim": "r7",
+        "name": "r7",
+        "added": 1,
+        "deleted": 2,
+    } == json.loads((state / NAME).read_bytes())
 
     short = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
     record(volume.state).write(Fence(), short)
@@ -80,8 +89,10 @@ def test_a_record_survives_a_restart_and_says_what_is_missing(
     assert (True, "") == (found.ready, found.revision)
     assert "2 files are missing or out of date" in found.shortfall
     assert "the gate refused r7" in found.shortfall
-    change = Published(name=UNFINISHED, missing=2)
-    assert "a change of 2 files is in progress" == change.shortfall
+    assert (
+        "a change of 2 files is in progress"
+        == Published(name=UNFINISHED, missing=2).shortfall
+    )
 
 
 def test_a_record_without_a_required_signature_or_of_other_filters_does_not_count(

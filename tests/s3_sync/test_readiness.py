@@ -78,8 +78,10 @@ class World:
             self.s3.put(f"dags/{name}.py", f"v = {version}\n".encode())
 
     def publish(self, version: int, broken: bool = False) -> str:
-        files = {f"{name}.py": f"v = {version}\n".encode() for name in NAMES}
-        return self.shelf.publish(files | ({"b.py": BROKEN} if broken else {})).revision
+        return self.shelf.publish(
+            {f"{name}.py": f"v = {version}\n".encode() for name in NAMES}
+            | ({"b.py": BROKEN} if broken else {})
+        ).revision
 
     def sync(self, times: int = 1) -> None:
         """Run some cycles in one process, then stop it."""
@@ -269,8 +271,9 @@ def test_every_row_of_the_table_holds(
     else:
         assert "" == process.revision
     ends = [end is not None and (end.is_success or end.is_enough) for end in outcomes]
-    first_end = ends.index(True) if True in ends else None
-    assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
+    assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == (
+        ends.index(True) if True in ends else None
+    )
 
 
 @pytest.mark.parametrize(

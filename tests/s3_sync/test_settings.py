@@ -119,8 +119,12 @@ def test_suggests_bucket_and_key_path_for_a_url_without_its_password(name: str) 
 
 @pytest.mark.parametrize("slip", sorted(INSTEAD))
 def test_a_wrong_name_of_key_path_does_not_select_the_whole_bucket(slip: str) -> None:
-    without = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
-    error = raised(SettingsError, load_settings, without | {slip: "dags"})
+    error = raised(
+        SettingsError,
+        load_settings,
+        {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
+        | {slip: "dags"},
+    )
 
     assert [
         Problem(slip, None, "is not a setting; did you mean KEY_PATH?")

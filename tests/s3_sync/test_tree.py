@@ -29,8 +29,11 @@ def test_lists_a_file_before_its_rename_and_flushes_it_if_configured(
         flush(fd)
 
     def note_rename(*arguments: Any, **folders: Any) -> None:
-        is_listed = '"a.py"' in (folder / RESERVED / "managed").read_text()
-        steps.append("rename, listed" if is_listed else "rename, unknown")
+        steps.append(
+            "rename, listed"
+            if ('"a.py"' in (folder / RESERVED / "managed").read_text())
+            else "rename, unknown"
+        )
         rename(*arguments, **folders)
 
     with opened(folder, fsync=fsync) as target:

@@ -24,8 +24,11 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
     subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, copy], check=True)
     programs.mkdir()
     script(programs / "make", "mkdir -p dist/wheels && touch dist/wheels/one.whl")
-    project = (ROOT / "sidecars/s3-sync/pyproject.toml").read_text()
-    (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
+    (version,) = re.findall(
+        r'^version = "(.+)"$',
+        (ROOT / "sidecars/s3-sync/pyproject.toml").read_text(),
+        re.MULTILINE,
+    )
     environment = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "REGISTRY": f"{REGISTRY}/",
@@ -60,8 +63,9 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
 def test_a_week_later_the_newest_tag_is_built_again_under_a_tag_of_its_own(
     tmp_path: Path,
 ) -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())
-    steps = workflow["jobs"]["images"]["steps"]
+    steps = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())[
+        "jobs"
+    ]["images"]["steps"]
     (choose,) = [one["run"] for one in steps if "git tag" in one.get("run", "")]
     newest = "*--sort=-version:refname) echo 0.10.0; echo 0.9.0;;"
     script(tmp_path / "git", f'case "$*" in {newest} esac')

@@ -199,8 +199,12 @@ class SidecarProcess:
         """
         Return the last 60 events and the last 60 stray lines, for failure messages.
         """
-        lines = [json.dumps(event, ensure_ascii=False) for event in self.events]
-        return "\n".join([*lines[-60:], *self.stray_lines[-60:]])
+        return "\n".join(
+            [
+                *[json.dumps(event, ensure_ascii=False) for event in self.events][-60:],
+                *self.stray_lines[-60:],
+            ]
+        )
 
     def find_events(self, name: str, **match: Any) -> list[Event]:
         """
@@ -281,8 +285,9 @@ class SidecarProcess:
         """
         Return host and port of the HTTP endpoint from the log.
         """
-        event = self.wait_for_event("http_listening")
-        host, _, port = str(event["address"]).rpartition(":")
+        host, _, port = str(
+            self.wait_for_event("http_listening")["address"]
+        ).rpartition(":")
         return host.strip("[]"), int(port)
 
     def get(

@@ -450,14 +450,17 @@ class Gate:
         try:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
-            took = f"took longer than {seconds:g} s for {counted(len(paths), 'file')}"
-            limit = f"{self._settings.variable_prefix}GATE_TIMEOUT"
-            remedy = f"Find out what it waits for, or raise {limit} or the CPU limit."
-            raise Undecided(f"{command.title} {took}", remedy) from None
+            raise Undecided(
+                f"{command.title} took longer than {seconds:g} s for "
+                f"{counted(len(paths), 'file')}",
+                "Find out what it waits for, or raise "
+                f"{self._settings.variable_prefix}GATE_TIMEOUT or the CPU limit.",
+            ) from None
         except OSError as error:
-            text = f"the gate's command cannot be started: {error}"
-            remedy = "Check the program in the image and the container's memory limit."
-            raise Undecided(text, remedy) from error
+            raise Undecided(
+                f"the gate's command cannot be started: {error}",
+                "Check the program in the image and the container's memory limit.",
+            ) from error
 
         def is_file(path: str) -> bool:
             # A traceback ends in libraries, which exist elsewhere.

@@ -170,8 +170,11 @@ def open_file(path: str, *, dir_fd: int | None, follow: bool = False) -> BinaryI
     Raises:
         OSError: It is missing, or not a regular file.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-    fd = os.open(path, flags, dir_fd=dir_fd)
+    fd = os.open(
+        path,
+        os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW),
+        dir_fd=dir_fd,
+    )
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", path)
@@ -275,8 +278,10 @@ def needing(what: str) -> Iterator[None]:
             errno.ENOLCK,
         }:
             raise
-        said = f"its file system does not support {what} ({error.strerror})"
-        raise OSError(errno.EOPNOTSUPP, said) from None
+        raise OSError(
+            errno.EOPNOTSUPP,
+            f"its file system does not support {what} ({error.strerror})",
+        ) from None
 
 
 def explain_os_error(error: OSError, what: str) -> TargetError:

@@ -132,9 +132,11 @@ class Builder:
             tried = [path for path in errors if path in state.files]
             left = not_held(tried, state.files, build.fill.tree.intact)
             build.missing = {path: errors[path] for path in left}
-            said = "is missing from one listing but not from the next"
             for path in unsure:
-                build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
+                build.missing[path] = ObjectError(
+                    "object_changing",
+                    f"{path!r} is missing from one listing but not from the next",
+                )
             # Too little is no state at all, so nothing stands in for the rest yet.
             self._require(build)
         except (SidecarError, OSError):

@@ -99,8 +99,9 @@ def _check_source(checks: Checks, settings: Settings, client: S3Client) -> State
         checks.fail(part, error)
         if isinstance(error, S3Error) and error.permission is not None:
             action, resource = error.permission
-            statement = {"Effect": "Allow", "Action": action, "Resource": resource}
-            for line in json.dumps(statement, indent=2).splitlines():
+            for line in json.dumps(
+                {"Effect": "Allow", "Action": action, "Resource": resource}, indent=2
+            ).splitlines():
                 checks.add(line)
         return State("", {})
 
@@ -167,15 +168,18 @@ def _check_target(checks: Checks, settings: Settings, state: State) -> None:
                     Snapshots(root, root, RESERVED, LINK).make_way(is_first=True)
             total = shutil.disk_usage(nearest_folder(path)).total
         if needed > total:
-            lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
-            raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
+            raise TargetError(
+                "target_full",
+                f"{needed / (1 << 20):.1f} MiB needed, the volume has "
+                f"{total / (1 << 20):.1f} ({path})",
+                FULL_ADVICE,
+            )
         checks.try_folder("target", path, needs_symlinks=settings.is_snapshot)
     except SidecarError as error:
         checks.fail("target", error)
         return
     if settings.is_snapshot:
-        said = f"snapshot: Airflow's dags_folder must be {path}/current"
-        checks.ok("layout", said)
+        checks.ok("layout", f"snapshot: Airflow's dags_folder must be {path}/current")
 
 
 def _open(settings: Settings) -> None:

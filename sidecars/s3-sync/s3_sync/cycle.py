@@ -413,11 +413,12 @@ class Sync:
         if any(numbers.values()):  # otherwise those of the last publish stay
             is_new = True
             said = said._replace(**numbers)
-            files = {f"files_{kind}": number for kind, number in numbers.items()}
-            named = {
-                kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
-            }
-            log.info("files_changed", name=build.name, **files, **named)
+            log.info(
+                "files_changed",
+                name=build.name,
+                **{f"files_{kind}": number for kind, number in numbers.items()},
+                **{kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths},
+            )
         # Before the write, which may fail: the files are there all the same, and the next
         # cycle would find nothing to count.
         metrics = self.parts.status.metrics.files

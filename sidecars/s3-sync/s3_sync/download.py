@@ -94,10 +94,9 @@ class Download:
             OSError: The disk is full.
         """
         if self.size_bytes != self._listed_bytes:
-            said = (
+            raise self._corrupt(
                 f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
             )
-            raise self._corrupt(said)
         staging = self._staging
         staging.is_verified = self._has_checksum(headers, staging)
         if not staging.is_verified and is_md5(etag, headers):

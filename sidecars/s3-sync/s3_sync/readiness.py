@@ -70,8 +70,11 @@ def readiness_outside(settings: Settings) -> Readiness:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and os.path.isdir(path):
             return readiness(None)  # nothing of s3-sync is in it
-        said = f"{path} cannot be read: {error.strerror}"
-        return Readiness(problem=failure("target_unreadable", said))
+        return Readiness(
+            problem=failure(
+                "target_unreadable", f"{path} cannot be read: {error.strerror}"
+            )
+        )
     current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
     is_seen = published is None or current == published.name or not settings.is_snapshot
     return readiness(published, None if is_seen else link_elsewhere())

@@ -119,10 +119,11 @@ class UnreadFiles:
             rest_seconds: How long a version must last before it is.
         """
         for path in not_held(paths & files.keys(), files, held):
-            said = (
-                f"{path!r} has changed again and again, for longer than the others wait"
+            error = ObjectError(
+                "object_changing",
+                f"{path!r} has changed again and again, for longer than the others wait",
+                RESTLESS_ADVICE,
             )
-            error = ObjectError("object_changing", said, RESTLESS_ADVICE)
             self._unread[path] = Unread(
                 files[path].etag, error, due_at=time.monotonic() + rest_seconds
             )

@@ -64,8 +64,11 @@ class Blocked(TargetError):
     """
 
     def __init__(self, path: str) -> None:
-        said = f"what is in the way of {path!r} is not a file of s3-sync"
-        super().__init__("blocked", said, REASONS["blocked"].advice)
+        super().__init__(
+            "blocked",
+            f"what is in the way of {path!r} is not a file of s3-sync",
+            REASONS["blocked"].advice,
+        )
 
 
 class Occupied(Exception):

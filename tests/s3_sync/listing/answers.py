@@ -85,8 +85,15 @@ class Lister:
     """A source that reads the listing of a server."""
 
     def __init__(self, server: Server, **environ: str) -> None:
-        given = {"AWS_BUCKET": "bucket", "KEY_PATH": PREFIX, "DEST_PATH": "/opt/dags"}
-        settings, _ = load_settings(given | {"S3_SYNC_ALLOW_EMPTY": "true"} | environ)
+        settings, _ = load_settings(
+            {
+                "AWS_BUCKET": "bucket",
+                "KEY_PATH": PREFIX,
+                "DEST_PATH": "/opt/dags",
+                "S3_SYNC_ALLOW_EMPTY": "true",
+                **environ,
+            }
+        )
         self.source = ListingSource(settings, cast(S3Client, server))
 
     def read(self) -> State:

@@ -317,8 +317,9 @@ def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_w
     ]
     for etag, asked_at, now, left in seen:
         files = listed(a=etag, b="1") if etag else listed(b="1")
-        found = settling.meet(files, asked_at, now)
-        assert left == pytest.approx(found, abs=0.0001), now
+        assert left == pytest.approx(settling.meet(files, asked_at, now), abs=0.0001), (
+            now
+        )
 
 
 @pytest.mark.parametrize(("step", "last_upload"), [(5, 5.0), (10, 0.0), (15, 0.0)])
@@ -333,8 +334,7 @@ def test_only_a_file_that_changes_again_and_again_is_not_waited_for(
     files = listed(restless="0")
     for second in range(0, 60, step):
         files = files | listed(**{"restless": f"{second}", f"upload{second}": "1"})
-        left = settling.meet(files, second, second)
-        assert left == 10.0
+        assert settling.meet(files, second, second) == 10.0
         assert settling.restless == ({"restless"} if second >= 40 else set())
 
     files = files | listed(restless="last")

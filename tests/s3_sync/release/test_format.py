@@ -106,8 +106,11 @@ RELEASE = make_release({"a.py": b"print()\n" * 30, "b/c.py": b"", "b/d.py": b"x"
 
 def with_facts(**changed: Any) -> bytes:
     """Return the manifest with these fields changed."""
-    facts = json.loads(gzip.decompress(RELEASE.manifest_bytes))
-    return gzip.compress(json.dumps(facts | changed).encode())
+    return gzip.compress(
+        json.dumps(
+            json.loads(gzip.decompress(RELEASE.manifest_bytes)) | changed
+        ).encode()
+    )
 
 
 def row(path: str = "a.py", **more: Any) -> Facts:
@@ -230,8 +233,11 @@ def turn(sequence: int) -> Turn:
 
 
 def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> None:
-    history = tuple(turn(n) for n in range(HISTORY_LIMIT, 0, -1))
-    pointer = Pointer(turn(30), dict.fromkeys(ORIGIN, "\u2028" * 500), history)
+    pointer = Pointer(
+        turn(30),
+        dict.fromkeys(ORIGIN, "\u2028" * 500),
+        tuple(turn(n) for n in range(HISTORY_LIMIT, 0, -1)),
+    )
 
     data = write_pointer(pointer)
 

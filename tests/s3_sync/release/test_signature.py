@@ -68,10 +68,10 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     openssl("pkeyutl -sign -rawin -inkey key.pem -in message -out signature")
 
     assert signer.keys == keys
-    signed = signer.sign(MESSAGE, "bucket", "dags/")
-    assert openssl("base64 -A -in signature") in signed
-    raw = openssl("pkey -in key.pem -pubout -outform DER")[-32:]
-    (tmp_path / "raw").write_bytes(raw)
+    assert openssl("base64 -A -in signature") in signer.sign(MESSAGE, "bucket", "dags/")
+    (tmp_path / "raw").write_bytes(
+        openssl("pkey -in key.pem -pubout -outform DER")[-32:]
+    )
     assert openssl("dgst -sha256 -r raw").decode().startswith(signer.key_id)
 
 

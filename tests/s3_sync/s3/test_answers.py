@@ -78,8 +78,15 @@ def sent_as(
 def padded_etag(exchange: Exchange) -> None:
     """Send the good answer; RFC 9110 allows blanks and tabs around each value."""
     answer = exchange.good()
-    headers = {**answer.headers, "ETag": f"\t {answer.headers.get('ETag', '')} \t"}
-    exchange.send(replace(answer, headers=headers))
+    exchange.send(
+        replace(
+            answer,
+            headers={
+                **answer.headers,
+                "ETag": f"\t {answer.headers.get('ETag', '')} \t",
+            },
+        )
+    )
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -119,12 +119,12 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
     compared = 0
     kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
     for use_fips, use_dualstack, style in kinds:
-        options = {
-            "use_fips": use_fips,
-            "use_dualstack": use_dualstack,
-            "addressing_style": style,
-        }
-        settings = config(region=region, **options)
+        settings = config(
+            region=region,
+            use_fips=use_fips,
+            use_dualstack=use_dualstack,
+            addressing_style=style,
+        )
         with suppress(Refused):  # the partition has no FIPS or dual-stack endpoint
             theirs = Botocore(session, settings)
             for bucket in [*BUCKETS, *([] if style == "path" else points)]:
@@ -133,8 +133,9 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
                 compared += 1
 
     assert compared >= 3 * len(BUCKETS)
-    known = {session.get_partition_for_region(region) for region in REGIONS}
-    assert set(session.get_available_partitions()) <= known
+    assert set(session.get_available_partitions()) <= {
+        session.get_partition_for_region(region) for region in REGIONS
+    }
     assert our_url(points[0], config(region="eu-west-3"))[1] == region
     assert our_url("a-bucket", config(region=None))[1] == "us-east-1"
 
@@ -237,8 +238,11 @@ def test_signs_odd_keys_and_queries_as_botocore_does(
                 headers=dict(headers),
                 params=query,
             )
-            theirs_of = BotocoreCredentials("AKIAEXAMPLE", "sec/ret+", token or None)
-            S3SigV4Auth(theirs_of, "s3", "eu-central-1").add_auth(request)
+            S3SigV4Auth(
+                BotocoreCredentials("AKIAEXAMPLE", "sec/ret+", token or None),
+                "s3",
+                "eu-central-1",
+            ).add_auth(request)
             theirs = {name.lower(): value for name, value in request.headers.items()}
             now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(
                 tzinfo=UTC

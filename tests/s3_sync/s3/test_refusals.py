@@ -20,8 +20,11 @@ KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234"
 
 def answer(status: int, code: str = "", message: str = "", **headers: str) -> Answer:
     said = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>1</RequestId>"
-    document = f'<?xml version="1.0"?>\n<Error>{said}</Error>' if code else ""
-    return Answer(status, headers, document.encode())
+    return Answer(
+        status,
+        headers,
+        (f'<?xml version="1.0"?>\n<Error>{said}</Error>' if code else "").encode(),
+    )
 
 
 def explained(request: Request, found: Answer) -> SidecarError | ObjectMoved:

@@ -174,8 +174,11 @@ def test_the_documented_query_lists_the_versions_that_s3_must_keep(
     old = world.publish("of a run")
     world.end(world.live.begin())
     new = world.publish("of no run")
-    page = (ROOT / "docs/how-to/keep-runs-on-their-version.md").read_text()
-    (query,) = re.findall(r"```sql\n(.*?);\n```", page, re.DOTALL)
+    (query,) = re.findall(
+        r"```sql\n(.*?);\n```",
+        (ROOT / "docs/how-to/keep-runs-on-their-version.md").read_text(),
+        re.DOTALL,
+    )
 
     named = {version for (version,) in world.live.database.query(query)}
 
@@ -199,8 +202,9 @@ def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -
 
     assert "failed" == live.wait_for(run, "failed")
     assert [(task, "pruned") for task in TASKS] == live.notes.of(run)
-    logs = "".join(path.read_text() for path in world.home.rglob("*.log"))
-    assert f"version {old} of bundle 'dags' is gone" in logs
+    assert f"version {old} of bundle 'dags' is gone" in "".join(
+        path.read_text() for path in world.home.rglob("*.log")
+    )
 
 
 def test_each_task_runs_its_version_despite_publishes_and_kills(

@@ -54,8 +54,11 @@ def test_each_deletion_policy_deletes_its_files(
     s3.delete("dags/pkg/b.py")
     daemon.sync()
 
-    always = {"a.py", "pkg/__pycache__/b.cpython-313.pyc", "pkg/empty.py"}
-    assert always | left == published(target).keys()
+    assert {
+        "a.py",
+        "pkg/__pycache__/b.cpython-313.pyc",
+        "pkg/empty.py",
+    } | left == published(target).keys()
     assert "unchanged" == daemon.sync()["result"]
 
 
@@ -237,9 +240,14 @@ DEEDS = ["touch left.py", "rm -f a.py", "echo x >> a.py"]
 def test_a_gate_that_edits_the_tree_changes_nothing_that_is_published(
     s3: FakeS3, target: Path, tmp_path: Path, start: StartDaemon, deed: str
 ) -> None:
-    gate = script(tmp_path / "gate", f"chmod -R u+w .; {deed}\nexit 0")
     start(
-        SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate},
+        SNAPSHOT
+        | {
+            "S3_SYNC_GATE": "command",
+            "S3_SYNC_GATE_COMMAND": script(
+                tmp_path / "gate", f"chmod -R u+w .; {deed}\nexit 0"
+            ),
+        },
         interval="0.2",
     ).wait_until_ready()
 

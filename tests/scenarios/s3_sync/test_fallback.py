@@ -29,8 +29,9 @@ BROKEN = b"x = (\n"
 
 
 def revision(number: int, *, broken: bool = False) -> Bodies:
-    files = {f"pkg{n % 3}/m{n}.py": f"V = {number}\n".encode() for n in range(12)}
-    return files | ({"pkg0/m0.py": BROKEN} if broken else {})
+    return {f"pkg{n % 3}/m{n}.py": f"V = {number}\n".encode() for n in range(12)} | (
+        {"pkg0/m0.py": BROKEN} if broken else {}
+    )
 
 
 def kill_at_random(
@@ -118,9 +119,15 @@ def test_a_one_shot_succeeds_with_a_fallback_when_the_gate_crashes(
 ) -> None:
     """The previous release passed the gate, and a task waits for the init container."""
     # The gate crashes only on the release whose files contain a 2.
-    dying = script(tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0")
-    gate = GATE | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": dying}
-    settings = {**RELEASE, **gate, "S3_SYNC_ONE_SHOT": "true"}
+    settings = {
+        **RELEASE,
+        **GATE,
+        "S3_SYNC_GATE": "command",
+        "S3_SYNC_GATE_COMMAND": script(
+            tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0"
+        ),
+        "S3_SYNC_ONE_SHOT": "true",
+    }
     shelf = Shelf(s3)
     shelf.publish(revision(1))
     if not is_new:

@@ -34,9 +34,11 @@ def test_heeds_signals_that_are_delivered_to_another_thread(start: StartDaemon) 
 
     def signal_another_thread(number: signal.Signals) -> None:
         threads = [int(name) for name in os.listdir(f"/proc/{daemon.pid}/task")]
-        other = next(thread for thread in threads if thread != daemon.pid)
         assert 0 == ctypes.CDLL(None).syscall(
-            SYS_TGKILL, daemon.pid, other, int(number)
+            SYS_TGKILL,
+            daemon.pid,
+            next(thread for thread in threads if thread != daemon.pid),
+            int(number),
         )
 
     seen = len(daemon.events)
@@ -146,8 +148,9 @@ def test_a_broken_installation_ends_the_start(
     target: Path, start: StartDaemon, module: str, content: str, code: int, said: str
 ) -> None:
     (target.parent / f"{module}.py").write_text(content)
-    settings = {"S3_SYNC_TRUSTED_KEYS": "/nowhere", "PYTHONPATH": str(target.parent)}
-    daemon = start(RELEASE | settings)
+    daemon = start(
+        RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere", "PYTHONPATH": str(target.parent)}
+    )
 
     assert code == daemon.wait_for_exit().code
     assert said in daemon.log()
@@ -220,8 +223,10 @@ def test_a_standby_waits_and_takes_over(
     first.kill()
     second.wait_for_event("target_acquired")
     assert [told] == second.find_events("wait_began")
-    ended = second.wait_for_event("reason_ended", reason="target_locked")
-    assert ended["lasted_seconds"] > 0
+    assert (
+        second.wait_for_event("reason_ended", reason="target_locked")["lasted_seconds"]
+        > 0
+    )
     s3.put("dags/new.py", b"new")
     wait_until((shown / "new.py").exists, "the second one publishes")
 
@@ -245,8 +250,14 @@ def test_a_one_shot_beside_a_holder_ends_if_that_has_what_it_was_started_for(
 ) -> None:
     s3.put("other/a.py", b"other")
     start().until_synced()
-    settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
-    second = start(settings | {"KEY_PATH": key_path}, interval="0.5")
+    second = start(
+        {
+            "S3_SYNC_ONE_SHOT": "true",
+            "S3_SYNC_ONE_SHOT_DEADLINE": "2s",
+            "KEY_PATH": key_path,
+        },
+        interval="0.5",
+    )
     second.wait_for_event("wait_began", reason="target_locked")
 
     assert code == second.wait_for_exit().code

@@ -82,10 +82,12 @@ def test_a_wrong_entry_of_an_aws_profile_is_told_by_its_name(
 ) -> None:
     profile = tmp_path / "config"
     profile.write_text(f"[default]\n{entry}\n")
-    unset = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"))
-    failed = start({**unset, "AWS_CONFIG_FILE": str(profile)}).wait_for_event(
-        "cycle_failed"
-    )
+    failed = start(
+        {
+            **dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")),
+            "AWS_CONFIG_FILE": str(profile),
+        }
+    ).wait_for_event("cycle_failed")
 
     assert reason == failed["reason"], failed
 

@@ -37,8 +37,10 @@ def judge(
         ):
             return False
         repository = path.split("/info/refs")[0].removesuffix("/git-upload-pack")
-        wanted = _signature(credentials.secret_key, stamp, region, host, repository)
-        return hmac.compare_digest(wanted, signature)
+        return hmac.compare_digest(
+            _signature(credentials.secret_key, stamp, region, host, repository),
+            signature,
+        )
 
     return accepts
 

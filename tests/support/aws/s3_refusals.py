@@ -53,8 +53,12 @@ def error_answer(
         }.items()
     )
     document = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
-    own = {"Content-Type": "application/xml", "x-amz-request-id": "TESTREQUEST0001"}
-    return Answer(status, own | dict(headers or {}), document.encode())
+    return Answer(
+        status,
+        {"Content-Type": "application/xml", "x-amz-request-id": "TESTREQUEST0001"}
+        | dict(headers or {}),
+        document.encode(),
+    )
 
 
 def signed_region(request: Request) -> str | None:

@@ -22,8 +22,13 @@ class GitHubApi(LoopbackServer):
     def good_answer(self, request: Request) -> Answer:
         self.tokens += 1
         ends_at = datetime.now(UTC) + timedelta(hours=1)
-        answer = {"token": self.token, "expires_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
-        return Answer(201, {}, json.dumps(answer).encode())
+        return Answer(
+            201,
+            {},
+            json.dumps(
+                {"token": self.token, "expires_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
+            ).encode(),
+        )
 
     @property
     def token(self) -> str:

@@ -131,8 +131,11 @@ def _labels() -> Iterator[str]:
     """
     Return each value of a label that the page of the metrics lists.
     """
-    page = (ROOT / "docs/reference/metrics.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` of `(\w+)` \| (.*) \|$", page, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` of `(\w+)` \| (.*) \|$",
+        (ROOT / "docs/reference/metrics.md").read_text(),
+        re.MULTILINE,
+    )
     for label, metric, cell in rows:
         outside = re.sub(r"\([^()]*\)", "", cell)
         for value in re.findall(r"`(\w+)`", outside):

@@ -157,8 +157,7 @@ class Witness:
         elif path == "/readyz":
             LEDGER.add(self._name, "readyz", str(status))
         if path in ("/readyz", "/status") and body.startswith("{"):
-            facts = json.loads(body)
-            self.output(str(facts.get("reason")))
+            self.output(str(json.loads(body).get("reason")))
 
     def _sample(self, sidecar: Documented, line: str) -> None:
         """

@@ -25,8 +25,14 @@ def state_of(folder: Path) -> Facts:
     for path in (folder, *sorted(folder.rglob("*"))):
         there = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(there.st_mode) else b""
-        seen = (there.st_mode, there.st_uid, there.st_gid, there.st_mtime_ns)
-        found[str(path.relative_to(folder))] = (*seen, there.st_nlink, content)
+        found[str(path.relative_to(folder))] = (
+            there.st_mode,
+            there.st_uid,
+            there.st_gid,
+            there.st_mtime_ns,
+            there.st_nlink,
+            content,
+        )
     return found
 
 

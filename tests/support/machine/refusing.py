@@ -18,6 +18,11 @@ def refusing(code: int, *names: str) -> tuple[str, ...]:
     if shutil.which("strace") is None:
         pytest.skip("system calls that fail need strace: make setup-test as root")
     calls = ",".join(f"?{name}" for name in names)
-    failing = f"--inject={calls}:error={code}"
-    tracer = ("strace", "--daemonize", "--follow-forks", "--seccomp-bpf")
-    return (*tracer, "--output=/dev/null", failing)
+    return (
+        "strace",
+        "--daemonize",
+        "--follow-forks",
+        "--seccomp-bpf",
+        "--output=/dev/null",
+        f"--inject={calls}:error={code}",
+    )

@@ -153,8 +153,13 @@ def see_mounted(process: SidecarProcess, source: Path, place: Path) -> None:
     """
     if os.getuid() != 0:
         pytest.skip("mounting needs root")
-    mounting = f'mount --bind {source} {place} && exec "$0" "$@"'
-    process.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mounting)
+    process.wrapper = (
+        "unshare",
+        "--mount",
+        "/bin/sh",
+        "-c",
+        f'mount --bind {source} {place} && exec "$0" "$@"',
+    )
 
 
 def fill_up(path: Path) -> None:

@@ -187,8 +187,10 @@ class ReleaseSource:
         etag = self._etag
         self._etag = ""
         headers = {"if-none-match": etag} if etag else {}
-        what = "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH."
-        with self._reading(form.POINTER_KEY, what) as key:
+        with self._reading(
+            form.POINTER_KEY,
+            "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH.",
+        ) as key:
             answer = await self._client.get(
                 Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers)
             )

@@ -414,9 +414,10 @@ def read_trust(config: AwsConfig) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=config.ca_bundle)
     except OSError as error:
-        said = f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}"
         raise SourceError(
-            "tls_failed", said, "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE."
+            "tls_failed",
+            f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}",
+            "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE.",
         ) from None
 
 

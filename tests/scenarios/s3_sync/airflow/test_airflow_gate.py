@@ -47,8 +47,15 @@ class Gate(Publishing):
 
     def publish(self, files: Mapping[str, bytes], *more: str) -> Ran:
         """Publish these files."""
-        words = ("--gate", "airflow", "--airflow-python", self._python, *more)
-        return self.run("publish", write_files(self.dags, files), *words)
+        return self.run(
+            "publish",
+            write_files(self.dags, files),
+            "--gate",
+            "airflow",
+            "--airflow-python",
+            self._python,
+            *more,
+        )
 
     def refuses(self, files: Mapping[str, bytes]) -> dict[str, tuple[int | None, str]]:
         """Fail to publish these files; return line and problem by path."""
@@ -85,8 +92,12 @@ def test_refuses_a_file_that_hangs_beyond_airflows_own_timeout(gate: Gate) -> No
 
     found = gate.refuses({"hangs.py": hangs + b"time.sleep(600)\n", "notes.txt": b""})
 
-    text = "loading it takes longer than dag_file_processor_timeout, 5 s"
-    assert {"hangs.py": (None, text)} == found
+    assert {
+        "hangs.py": (
+            None,
+            "loading it takes longer than dag_file_processor_timeout, 5 s",
+        )
+    } == found
 
 
 def test_no_verdict_if_airflow_fails_or_a_signal_ends_a_process(gate: Gate) -> None:

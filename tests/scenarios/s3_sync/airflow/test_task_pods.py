@@ -243,8 +243,11 @@ def test_the_hook_reads_what_s3_sync_writes(s3: FakeS3, tmp_path: Path) -> None:
     with release_daemon(s3, tmp_path / "dags") as scheduler:
         record = record_of(scheduler.until_synced())
 
-    own = {"revision": release.revision, "source": f"s3://{s3.bucket}/dags/"}
-    assert {**PUBLISHED, **own} == {name: record[name] for name in PUBLISHED}
+    assert {
+        **PUBLISHED,
+        "revision": release.revision,
+        "source": f"s3://{s3.bucket}/dags/",
+    } == {name: record[name] for name in PUBLISHED}
 
 
 @pytest.mark.parametrize("name", PINNED)

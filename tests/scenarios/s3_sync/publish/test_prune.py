@@ -55,8 +55,11 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
 
     assert [old.revision] == done["removed"] == planned["removed"]
     assert 2 == done["bundles"]
-    stays = set().union(*map(objects_of, (pinned, left, young, before, current)))
-    assert stays | {running} <= site.s3.objects.keys()
+    assert (
+        set().union(*map(objects_of, (pinned, left, young, before, current)))
+        | {running}
+        <= site.s3.objects.keys()
+    )
     assert not site.s3.objects.keys() & (objects_of(old) | {killed})
 
 

@@ -93,8 +93,13 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert files_of(1) == published(store / releases[1])
     assert shown == (target / "current").readlink() and files_of(5) == consumed(target)
     assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
-    event = daemon.wait_for_event("requested_revision_ready", revision=releases[1])
-    assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
+    assert (
+        0
+        < daemon.wait_for_event("requested_revision_ready", revision=releases[1])[
+            "downloaded_bytes"
+        ]
+        < 2_000
+    )  # of 400 KB
     wait_until(
         lambda: 1 == count_of(daemon, "sidecar_requested_snapshots"),
         "the cycle that brought it ends",

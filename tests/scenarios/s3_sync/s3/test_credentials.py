@@ -169,8 +169,10 @@ def test_a_silent_sts_never_stalls_the_daemon_and_leaves_no_child(
     start: StartDaemon, irsa: Settings
 ) -> None:
     with dead_endpoint() as endpoint:
-        silent = irsa | {"AWS_ENDPOINT_URL_STS": endpoint, "S3_SYNC_TIMEOUT": "2s"}
-        daemon = start(silent, interval="0.2")
+        daemon = start(
+            irsa | {"AWS_ENDPOINT_URL_STS": endpoint, "S3_SYNC_TIMEOUT": "2s"},
+            interval="0.2",
+        )
         child = wait_for_child(daemon)
         assert_hides(daemon, "service-account-token-1")
         assert daemon.is_alive()
