@@ -364,7 +364,10 @@ class Loop:
             ):
                 self._end_one_shot_or_rest(end)  # it was not abandoned
             case Finished() if isinstance(state, Idle):
-                self._ask("wake")  # it has returned at last
+                # It was abandoned; the backoff after that goes on, unless somebody asked.
+                self._expect_cycle(state.until - time.monotonic())
+                if state.asker is not None:
+                    self._ask(state.asker)
 
     def _ask(self, asker: Event) -> None:
         """
@@ -403,7 +406,8 @@ class Loop:
             fence=fence,
             started_at=now,
             slow_at=now + max(self.pace.slow_seconds, 1.5 * longest),
-            again=asker if is_stuck else None,  # whoever asked has got nothing yet
+            # Whoever asked has got nothing yet, nor has the regular cycle.
+            again=(asker or "wake") if is_stuck else None,
         )
         if is_asked_for and not is_stuck:
             log.info("cycle_started", signal="SIGHUP")
@@ -503,9 +507,14 @@ class Loop:
             grace_seconds = self.pace.clock_grace_seconds
             seconds = max(0.0, self._ticks.next_at - now)
         self._state = Idle(now + seconds + grace_seconds, is_regular)
-        late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         if not self._worker.is_busy:  # else a stuck cycle would put off its limit
-            self._health.expect_cycle(seconds, late_seconds)
+            self._expect_cycle(seconds)
+
+    def _expect_cycle(self, in_seconds: float) -> None:
+        self._health.expect_cycle(
+            in_seconds,
+            self._settings.timeout_seconds + self.pace.liveness_grace_seconds,
+        )
 
     def _begin_ticks(self) -> None:
         """

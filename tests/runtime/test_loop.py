@@ -458,6 +458,28 @@ def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:
 # --- the end of a cycle that takes too long
 
 
+def test_an_abandoned_cycle_that_ends_is_repeated_after_its_backoff_or_if_asked_for() -> (
+    None
+):
+    asked: list[bool] = []
+
+    def follows(fence: Fence) -> Outcome:
+        asked.append(fence.is_asked_for)
+        return CHANGED
+
+    one = run(lambda fence: fence.wait(60), follows, pace=RESTING, timeout_seconds=0.1)
+
+    def ask() -> None:
+        wait_until(lambda: not one.loop._worker.is_busy, "it has ended")
+        send(signal.SIGHUP)
+        wait_until(lambda: asked, "another cycle")
+        send(signal.SIGTERM)
+
+    one.until(1, ask)
+
+    assert [True] == asked
+
+
 def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
     log: Log,
 ) -> None:
