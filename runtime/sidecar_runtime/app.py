@@ -169,9 +169,8 @@ def find_pod(environ: Mapping[str, str]) -> dict[str, str]:
     They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API).
     Without a name, it is the host name.
     """
-    given = {
-        "name": environ.get("POD_NAME") or os.uname().nodename,
-        "namespace": environ.get("POD_NAMESPACE", ""),
-        "node": environ.get("NODE_NAME", ""),
+    return {
+        "name": printable(environ.get("POD_NAME") or os.uname().nodename),
+        "namespace": printable(environ.get("POD_NAMESPACE", "")),
+        "node": printable(environ.get("NODE_NAME", "")),
     }
-    return {name: printable(text) for name, text in given.items()}

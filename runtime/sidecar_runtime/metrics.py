@@ -64,8 +64,7 @@ class Registry:
         """
         if self._client is None:
             return UNREAD
-        make = getattr(self._client, kind.title())
-        metric = make(
+        metric = getattr(self._client, kind.title())(
             name, text, (*self._constant, *labels), registry=self.exposed, **more
         )
         self.metrics[name] = metric

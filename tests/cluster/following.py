@@ -37,8 +37,11 @@ class Followed(ExitStack):
             self.names.append(name)
             command = ["kubectl", f"--namespace={place.name}", "logs", "--follow"]
             command += [f"--container={container}", pod.name]
-            output = self.enter_context((self._folder / name).open("wb"))
-            self.enter_context(subprocess.Popen(command, stdout=output))
+            self.enter_context(
+                subprocess.Popen(
+                    command, stdout=self.enter_context((self._folder / name).open("wb"))
+                )
+            )
         return name
 
     def lines(self, name: str) -> list[Facts]:

@@ -64,9 +64,6 @@ def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:
         if name == "airflow":
             built = _run("tests/images/airflow-base", "3", BASE_IMAGE)
         elif (file := HERE / f"{name}.Dockerfile").exists():
-            context = (
-                SUPPORT if name == "reader" else Path(os.environ[S3_SERVER]).parent
-            )
             _run(
                 tool,
                 "build",
@@ -74,7 +71,9 @@ def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:
                 image,
                 f"--file={file}",
                 f"--build-arg=BASE_IMAGE={BASE_IMAGE}",
-                str(context),
+                str(
+                    SUPPORT if name == "reader" else Path(os.environ[S3_SERVER]).parent
+                ),
             )
         else:
             built = _run("scripts/build-image", name, TAG=tag)

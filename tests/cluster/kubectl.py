@@ -139,8 +139,11 @@ class Namespace:
         self._send(objects, "apply", "--server-side", "--force-conflicts")
 
     def _send(self, objects: Sequence[Values], *command: str) -> None:
-        together = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.run(*command, "--filename=-", given=json.dumps(together))
+        self.run(
+            *command,
+            "--filename=-",
+            given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+        )
 
     def pods(self, selector: str = "tier=airflow") -> list[Pod]:
         """
@@ -186,9 +189,11 @@ class Namespace:
         try:
             return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
         except AssertionError as error:
-            columns = "--output=custom-columns=:.involvedObject.name,:.message"
             warnings = self.attempt(
-                "get", "events", "--field-selector=type=Warning", columns
+                "get",
+                "events",
+                "--field-selector=type=Warning",
+                "--output=custom-columns=:.involvedObject.name,:.message",
             )
             pods = self.attempt("get", "pods")
             raise AssertionError(f"{error}\n{pods}\n{warnings}") from None

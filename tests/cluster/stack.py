@@ -134,9 +134,8 @@ def of_the_user(world: World) -> Iterator[Values]:
     """
     Yield the Secrets and ConfigMaps that users create before they install the chart.
     """
-    keytab = world.folder / "airflow.keytab"
     contents = {
-        "airflow.keytab": keytab.read_bytes(),
+        "airflow.keytab": (world.folder / "airflow.keytab").read_bytes(),
         ".dockerconfigjson": b'{"auths": {}}',
         "connection": b"postgresql://airflow:secret@db.example.com:5432/airflow",
     }
@@ -147,20 +146,29 @@ def of_the_user(world: World) -> Iterator[Values]:
             if name == "registry-auth"
             else {}
         )
-        encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-        yield {**_object("Secret", name), "data": encoded, **kind}
+        yield {
+            **_object("Secret", name),
+            "data": {
+                key: base64.b64encode(value).decode() for key, value in data.items()
+            },
+            **kind,
+        }
     yield {
         **_object("ConfigMap", "airflow-krb5-conf"),
         "data": {"krb5.conf": (world.folder / "krb5.conf").read_text()},
     }
     # Of the tests' S3 server, any keys; of the quickstart's, these.
-    login = {
-        "AWS_ACCESS_KEY_ID": "quickstart",
-        "AWS_SECRET_ACCESS_KEY": "quickstart-secret",
+    yield {
+        **_object("Secret", "s3-keys"),
+        "stringData": {
+            "AWS_ACCESS_KEY_ID": "quickstart",
+            "AWS_SECRET_ACCESS_KEY": "quickstart-secret",
+        },
     }
-    yield {**_object("Secret", "s3-keys"), "stringData": login}
-    authorities = Path(botocore.__file__).with_name("cacert.pem").read_text()
-    yield {**_object("ConfigMap", "s3-ca"), "data": {"ca.crt": authorities}}
+    yield {
+        **_object("ConfigMap", "s3-ca"),
+        "data": {"ca.crt": Path(botocore.__file__).with_name("cacert.pem").read_text()},
+    }
     key = world.key.public_pem.decode()
     yield {**_object("ConfigMap", "s3-sync-keys"), "data": {"ci-2026-11.pem": key}}
     yield module()

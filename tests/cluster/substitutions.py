@@ -118,13 +118,22 @@ def give_the_role(objects: list[Values], _: Site) -> None:
         role = roles.get(spec["serviceAccountName"])
         if role is None:
             continue
-        source = {
-            "audience": "sts.amazonaws.com",
-            "expirationSeconds": 86400,
-            "path": "token",
-        }
-        projected = {"sources": [{"serviceAccountToken": source}]}
-        spec["volumes"].append({"name": "aws-iam-token", "projected": projected})
+        spec["volumes"].append(
+            {
+                "name": "aws-iam-token",
+                "projected": {
+                    "sources": [
+                        {
+                            "serviceAccountToken": {
+                                "audience": "sts.amazonaws.com",
+                                "expirationSeconds": 86400,
+                                "path": "token",
+                            }
+                        }
+                    ]
+                },
+            }
+        )
         for container in pods.containers(spec):
             _add_variables(
                 container,
@@ -134,8 +143,9 @@ def give_the_role(objects: list[Values], _: Site) -> None:
                 AWS_ROLE_ARN=role,
                 AWS_WEB_IDENTITY_TOKEN_FILE=f"{TOKEN}/token",
             )
-            mount = {"name": "aws-iam-token", "mountPath": TOKEN, "readOnly": True}
-            container.setdefault("volumeMounts", []).append(mount)
+            container.setdefault("volumeMounts", []).append(
+                {"name": "aws-iam-token", "mountPath": TOKEN, "readOnly": True}
+            )
 
 
 def lead_to_this_machine(objects: list[Values], site: Site) -> None:
@@ -182,8 +192,10 @@ def bring_the_claims(objects: list[Values], _: Site) -> None:
 
 
 def _add_variables(container: Values, **variables: str) -> None:
-    added = [{"name": name, "value": value} for name, value in variables.items()]
-    container["env"] = [*(container.get("env") or []), *added]
+    container["env"] = [
+        *(container.get("env") or []),
+        *[{"name": name, "value": value} for name, value in variables.items()],
+    ]
 
 
 _CHANGES: tuple[Callable[[list[Values], Site], None], ...] = (

@@ -96,8 +96,12 @@ class Live:
         """
         Publish a release whose every file has one mark; return its version.
         """
-        files = write_files(self.folder / "files", self.runs.notes.files_of(mark))
-        return str(self.publisher.succeed("publish", files)["revision"])
+        return str(
+            self.publisher.succeed(
+                "publish",
+                write_files(self.folder / "files", self.runs.notes.files_of(mark)),
+            )["revision"]
+        )
 
     def publish(self, mark: str) -> str:
         """
@@ -181,8 +185,15 @@ def airflow(
             ),
         }
         (folder / "of-here.yaml").write_text(yaml.safe_dump(of_here))
-        values = (PRINTED, str(Path(__file__).with_name("airflow.yaml")))
-        objects = render(folder, [*values, str(folder / "of-here.yaml")], place.name)
+        objects = render(
+            folder,
+            [
+                PRINTED,
+                str(Path(__file__).with_name("airflow.yaml")),
+                str(folder / "of-here.yaml"),
+            ],
+            place.name,
+        )
         (holder,) = (one for one in objects if TASK_POD in (one.get("data") or {}))
         task = yaml.safe_load(holder["data"][TASK_POD])
         for change in (give_the_role, lead_to_this_machine):
@@ -192,8 +203,12 @@ def airflow(
         holder["data"][TASK_POD] = yaml.safe_dump(task)
 
         place.create([module(), *objects])
-        done = ("--for=condition=complete", "--timeout=600s")
-        place.run("wait", *done, "job/airflow-run-airflow-migrations")
+        place.run(
+            "wait",
+            "--for=condition=complete",
+            "--timeout=600s",
+            "job/airflow-run-airflow-migrations",
+        )
         (pod,) = place.wait_for_ready(1, "component=api-server")
         api.target = (str(pod.manifest["status"]["podIP"]), API_PORT)
         runs.wait_for_version(first)

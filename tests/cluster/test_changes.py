@@ -66,8 +66,9 @@ def source(words: str, world: World, git: GitServer, name: str) -> Source:
     world = dataclasses.replace(world, bucket=name, repository=git.url(f"{name}.git"))
 
     def commit(number: int) -> None:
-        files = {f"dags/{path}": text for path, text in revision(number).items()}
-        git.repository(f"{name}.git").commit(files)
+        git.repository(f"{name}.git").commit(
+            {f"dags/{path}": text for path, text in revision(number).items()}
+        )
 
     def write(number: int) -> None:
         if "SOURCE=release" in words:
@@ -76,8 +77,13 @@ def source(words: str, world: World, git: GitServer, name: str) -> Source:
             upload(world, name, number)
 
     world.s3.client().create_bucket(Bucket=name)
-    own = (f"sidecars.bucket={name}", f"sidecars.gitSync.repo={world.repository}")
-    values = (f"make values {words}", *own, YOUR_VALUES, WITH_A_STATEFUL_SET)
+    values = (
+        f"make values {words}",
+        f"sidecars.bucket={name}",
+        f"sidecars.gitSync.repo={world.repository}",
+        YOUR_VALUES,
+        WITH_A_STATEFUL_SET,
+    )
     return Source(values, world, commit if "SOURCE=git" in words else write)
 
 

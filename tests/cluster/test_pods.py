@@ -68,8 +68,14 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
                 place.namespace.run("rollout", "status", name, "--timeout=240s")
                 new = follow()
             if number == 26:
-                gone = ("--grace-period=0", "--force", "--wait=false")
-                place.namespace.run("delete", "pod", new[0].split()[0], *gone)
+                place.namespace.run(
+                    "delete",
+                    "pod",
+                    new[0].split()[0],
+                    "--grace-period=0",
+                    "--force",
+                    "--wait=false",
+                )
                 follow()
         pods = place.pods()
         place.namespace.wait_until(

@@ -52,8 +52,7 @@ def test_no_code_of_libkrb5_falls_through() -> None:
     }
     assert len(codes) > 300
     for name, code in codes.items():
-        found = [one for one in EXPECTED if re.fullmatch(one, name)]
-        expected = EXPECTED[found[0]]
+        expected = EXPECTED[next(one for one in EXPECTED if re.fullmatch(one, name))]
 
         reason, said = meaning_of(int(code))
 

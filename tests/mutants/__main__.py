@@ -77,8 +77,7 @@ def try_drawn(trial: Trial, notes: Notes, fault: Fault) -> str:
     """
     found = notes.tests_of(fault.file, fault.function)
     spent = accumulate(notes.seconds[test] for test in found)
-    in_time = sum(seconds <= MOST_SECONDS for seconds in spent)
-    chosen = found[: max(1, in_time)]
+    chosen = found[: max(1, sum(seconds <= MOST_SECONDS for seconds in spent))]
     killed_by = trial.killer(fault, chosen) if chosen else ""
     left_out = f" ({len(found) - len(chosen)} test files left out)"
     verdict = f"killed by {killed_by}" if killed_by else f"SURVIVED{left_out}"

@@ -133,8 +133,16 @@ class Copy:
         hook = self._site / "trace.pth"
         hook.write_text(f"{self.root}\n{TRACED}\n")
         ignored = [f"--ignore={name}" for name in IGNORED]
-        plugins = ["-p", "tests.mutants.trace", "--numprocesses=5", "--dist=loadfile"]
-        self._pytest([*plugins, "--no-loadscope-reorder", *ignored])
+        self._pytest(
+            [
+                "-p",
+                "tests.mutants.trace",
+                "--numprocesses=5",
+                "--dist=loadfile",
+                "--no-loadscope-reorder",
+                *ignored,
+            ]
+        )
         hook.unlink()
         return Notes(notes)
 

@@ -188,11 +188,21 @@ def _faults_at(
         case ast.comprehension(ifs=ifs):
             tests = ifs
         case ast.Compare(left=left, ops=[op, *more], comparators=right):
-            swapped = ast.Compare(left, [_SWAPPED[type(op)](), *more], right)
-            yield "compare", node, ast.unparse(swapped)
+            yield (
+                "compare",
+                node,
+                ast.unparse(ast.Compare(left, [_SWAPPED[type(op)](), *more], right)),
+            )
         case ast.BoolOp(op=op, values=[one, other, *others]):
-            pair = ast.BoolOp(_SWAPPED[type(op)](), [one, other])
-            yield "and/or", node, ast.unparse(ast.BoolOp(op, [pair, *others]))
+            yield (
+                "and/or",
+                node,
+                ast.unparse(
+                    ast.BoolOp(
+                        op, [ast.BoolOp(_SWAPPED[type(op)](), [one, other]), *others]
+                    )
+                ),
+            )
         case ast.Constant(value=bool() as value):
             yield "constant", node, str(not value)
         case ast.Constant(value=(int() | float()) as value):

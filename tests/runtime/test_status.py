@@ -76,11 +76,21 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
 def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
     counts = {"files_healed": 0}
     for each in ("changed", result, result, "failed", result):
-        why = None if each in ("changed", "unchanged") else FAILED.why
-        health.record(Outcome(each, counts=counts, why=why), 0.1)
+        health.record(
+            Outcome(
+                each,
+                counts=counts,
+                why=None if each in ("changed", "unchanged") else FAILED.why,
+            ),
+            0.1,
+        )
 
-    repeated = [result] if result in QUIET else [result, result]
-    assert [result, "failed", *repeated, "changed"] == results(health)
+    assert [
+        result,
+        "failed",
+        *([result] if result in QUIET else [result, result]),
+        "changed",
+    ] == results(health)
 
 
 def test_since_is_when_cycles_began_to_end_for_this_reason(

@@ -41,8 +41,11 @@ def test_lists_a_file_before_its_rename_and_flushes_it_if_configured(
         monkeypatch.setattr(os, "rename", note_rename)
         put(target, "a.py")
 
-    flushed = ["flush .part", "flush managed", "rename, listed", f"flush {folder.name}"]
-    assert steps == (flushed if fsync else ["rename, listed"])
+    assert steps == (
+        ["flush .part", "flush managed", "rename, listed", f"flush {folder.name}"]
+        if fsync
+        else ["rename, listed"]
+    )
 
 
 def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(

@@ -190,9 +190,15 @@ class Snapshots(NamedTuple):
         Args:
             prepared: The folder's name, which begins with a dot.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         with fence:
-            os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
+            os.close(
+                os.open(
+                    revision + ASKED,
+                    os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK,
+                    0o664,
+                    dir_fd=self.store,
+                )
+            )
             os.rename(prepared, revision, src_dir_fd=self.store, dst_dir_fd=self.store)
 
     def asked(self) -> list[str]:

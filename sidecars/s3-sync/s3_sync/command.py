@@ -355,8 +355,12 @@ class Session:
         with layout.aside(revision) as tree:
             layout.reuse(state.files, tree, fence)
             fill = Fill(tree, fence, math.inf)
-            missing = [path for path in state.files if path not in tree.files]
-            await source.fetch(missing, state, fill, {})
+            await source.fetch(
+                [path for path in state.files if path not in tree.files],
+                state,
+                fill,
+                {},
+            )
             fill.raise_first()
             layout.keep(revision, tree, fence)
         self._sidecar.status.metrics.downloaded.inc(fill.downloaded_bytes)

@@ -169,8 +169,9 @@ class Journal:
         Rewrite the journal when it has too many dead lines, or lacks some, or when it
         was removed; again after the next cycle if that fails.
         """
-        is_long = self._lines > 2 * len(files) + SLACK_LINES
-        if is_long or not is_at(self._name, self._dir_fd, self._fd):
+        if self._lines > 2 * len(files) + SLACK_LINES or not is_at(
+            self._name, self._dir_fd, self._fd
+        ):
             with suppress(OSError):
                 self._rewrite(files)
 
@@ -194,8 +195,11 @@ class Journal:
         self._lines += 1
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._name, flags, dir_fd=self._dir_fd)
+        return os.open(
+            self._name,
+            os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC,
+            dir_fd=self._dir_fd,
+        )
 
     def _rewrite(self, files: Mapping[str, Held]) -> None:
         """

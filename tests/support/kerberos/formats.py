@@ -62,15 +62,21 @@ def tgt(
     realm: str = "EXAMPLE.COM",
 ) -> bytes:
     times = (STARTS_AT, STARTS_AT, ends_at, 0)
-    server = _principal(realm, ["krbtgt", realm])
-    return _credential(_principal(realm, [name]), server, times, 0x40C00000, b"ticket")
+    return _credential(
+        _principal(realm, [name]),
+        _principal(realm, ["krbtgt", realm]),
+        times,
+        0x40C00000,
+        b"ticket",
+    )
 
 
 def config(key: str, value: bytes) -> bytes:
     """Return a configuration entry, in which libkrb5 stores its own data."""
     server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
-    client = _principal("EXAMPLE.COM", ["airflow"])
-    return _credential(client, server, (0, 0, 0, 0), 0, value)
+    return _credential(
+        _principal("EXAMPLE.COM", ["airflow"]), server, (0, 0, 0, 0), 0, value
+    )
 
 
 def _make_large(path: Path) -> None:

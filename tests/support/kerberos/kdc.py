@@ -197,8 +197,11 @@ class Kdc(Program):
         """
         Return how many requests for a TGT the KDC has granted so far.
         """
-        text = (self.folder / "kdc.log").read_text(errors="replace")
-        return len(re.findall("AS_REQ .*ISSUE", text))
+        return len(
+            re.findall(
+                "AS_REQ .*ISSUE", (self.folder / "kdc.log").read_text(errors="replace")
+            )
+        )
 
     def _make_realm(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -124,11 +124,10 @@ def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
         command = ["javac", "-cp", path, "-sourcepath", sources, "-d", str(folder)]
         subprocess.run([*command, f"{sources}/{main}.java"], check=True, timeout=120)
     options = ["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
-    conf = f"-Djava.security.krb5.conf={config}"
     return [
         JAVA,
         *options,
-        conf,
+        f"-Djava.security.krb5.conf={config}",
         "-cp",
         path,
         main,

@@ -185,8 +185,10 @@ def several(*entries: Facts) -> Settings:
     """
     Return the settings of one sidecar for several principals.
     """
-    none = dict.fromkeys(("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE"))
-    return {"KERBEROS_PRINCIPALS": json.dumps(entries, default=str), **none}
+    return {
+        "KERBEROS_PRINCIPALS": json.dumps(entries, default=str),
+        **dict.fromkeys(("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")),
+    }
 
 
 def with_ccaches(site: Site, paths: Iterable[Path]) -> Settings:

@@ -239,11 +239,10 @@ class ReleaseSource:
             )
 
     def _state_of(self, manifest: Manifest) -> State:
-        facts = {"created_at": manifest.created_at, **manifest.origin}
         return State(
             manifest.revision,
             manifest.files,
-            facts={"release": facts},
+            facts={"release": {"created_at": manifest.created_at, **manifest.origin}},
             is_whole=True,
             detail=manifest,
             sequences=self._seen,

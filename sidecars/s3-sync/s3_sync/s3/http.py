@@ -488,10 +488,12 @@ class Pool:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
             # X509_V_ERR_*_MISMATCH
             is_other_name = getattr(error, "verify_code", 0) in (62, 64)
-            advice = "Use a name of the endpoint that its certificate contains."
-            said = f"the TLS handshake with {where} failed: {why}"
             raise WireError(
-                "tls_failed", said, advice if is_other_name else ""
+                "tls_failed",
+                f"the TLS handshake with {where} failed: {why}",
+                "Use a name of the endpoint that its certificate contains."
+                if is_other_name
+                else "",
             ) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
