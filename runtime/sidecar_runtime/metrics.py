@@ -163,8 +163,10 @@ class Metrics(Registry):
         published = self.metrics.get(_PUBLISHED, UNREAD)
         published.clear()
         if revision:
-            short = revision.removeprefix("sha256-")[:REVISION_DIGITS]
-            published.labels(self.sidecar, printable(short)).set(1)
+            published.labels(
+                self.sidecar,
+                printable(revision.removeprefix("sha256-")[:REVISION_DIGITS]),
+            ).set(1)
 
     def show_reason(
         self, result: str, why: SidecarError | None, since: float | None

@@ -166,8 +166,7 @@ def main() -> int:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)
         trial = Trial(copies)
-        notes = copies[0].trace()
-        killers = list(pool.map(partial(try_drawn, trial, notes), faults))
+        killers = list(pool.map(partial(try_drawn, trial, copies[0].trace()), faults))
     for name in sorted(trial.broken):
         print(f"\nalso fails without a fault: {name}")
     print(describe(faults, killers))

@@ -17,6 +17,7 @@ import pytest
 
 from s3_sync.holds import HARMLESS_FILES
 from s3_sync.journal import Journal
+from s3_sync.layout.in_place import InPlaceLayout
 from s3_sync.s3.client import ATTEMPTS
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.snapshots import Snapshots
@@ -524,17 +525,19 @@ def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
 
 @LAYOUTS
 def test_settings_that_return_do_not_take_half_a_change_of_others_for_their_own(
-    s3: FakeS3, process: Process, settings: Texts
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, settings: Texts
 ) -> None:
-    """Of two of three files: in place, it is a mix; a snapshot is as it was."""
+    """In place, it is a mix, in which nothing is missed; a snapshot is as it was."""
     shown = synced(s3, process, settings)
     before = process.revision
     process.stop()
-    s3.put_each((f"prd/{name}" for name in NAMES), b"other")
-    for name in NAMES[1:]:
-        s3.inject(DENIED, is_get(f"prd/{name}"))
+    s3.put_each((f"prd/{name}" for name in ("a.py", *NUMBERED)), b"other")
     process.start({"KEY_PATH": "prd"})
-    assert process.attempt() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            InPlaceLayout, "publish", Mock(side_effect=OSError(errno.EIO, ""))
+        )
+        raised(SidecarError, process.cycle)
     process.stop()
     s3.inject(DENIED)
     process.start(settings)
@@ -543,8 +546,10 @@ def test_settings_that_return_do_not_take_half_a_change_of_others_for_their_own(
 
     assert process.is_ready
     assert ("" if settings is KEYS else before) == process.revision
-    assert (settings is KEYS) == ("3 files is in" in process.readiness.shortfall)
-    assert (settings is KEYS) == (b"other" == (shown / NAMES[0]).read_bytes())
+    assert (settings is KEYS) == ("is in progress" in process.readiness.shortfall)
+    assert (settings is KEYS) == (b"other" == (shown / "a.py").read_bytes())
+    s3.heal()
+    assert not process.cycle().why
 
 
 def test_repairs_alone_do_not_let_the_list_grow(

@@ -169,8 +169,12 @@ class Chain:
     def _fetch(
         self, fence: Fence, seconds: float, prepare: Prepare
     ) -> tuple[Credentials, AwsConfig]:
-        question = "anonymous" if self._is_anonymous else "credentials"
-        answer = ask_child(question, seconds, fence, prepare)
+        answer = ask_child(
+            "anonymous" if self._is_anonymous else "credentials",
+            seconds,
+            fence,
+            prepare,
+        )
         found = answer.pop("credentials", None)
         held = ANONYMOUS if self._is_anonymous else _checked(found)
         self._held = held, AwsConfig(**answer)
@@ -255,10 +259,11 @@ def ask_child(
             if time.monotonic() - waited_seconds(process.pid) > until:
                 raise child.DeadlinePassed
 
-        hears = child.Lines(take), complaints
         # After a part of its answer, something may still end it.
         with fence.waiting("the AWS credential chain"):
-            code = child.attend(process, fence, math.inf, hears, watch)
+            code = child.attend(
+                process, fence, math.inf, (child.Lines(take), complaints), watch
+            )
         if code != 0:
             raise ValueError
     except child.DeadlinePassed:

@@ -299,9 +299,11 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
         said += f": {name!r}"  # what is in the way, such as a lock that is a folder
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
-        is_read_only = error.errno == errno.EROFS
-        advice = READ_ONLY_ADVICE if is_read_only else DENIED_ADVICE
-        return TargetError("target_denied", said, advice)
+        return TargetError(
+            "target_denied",
+            said,
+            READ_ONLY_ADVICE if error.errno == errno.EROFS else DENIED_ADVICE,
+        )
     return TargetError(
         "target_failed", said, _ADVICE.get(error.errno or 0, OTHER_ADVICE)
     )

@@ -303,8 +303,10 @@ class Sync:
         held = self._layout.shown.intact
         record = self._record
         is_other = record.published is None and record.owner != "unknown"
+        # Half a change of other settings, which nobody can tell from these files.
+        is_mixed = record.published is not None and not record.published.aim
         # Somebody published a release as it is; a listing may be a mistake.
-        if state.is_whole or is_other:
+        if state.is_whole or is_other or is_mixed:
             return None
         gone = held.keys() - state.files.keys() - state.kept
         return self._brake.judge(gone, len(held), is_asked_for=fence.is_asked_for)

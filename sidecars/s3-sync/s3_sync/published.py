@@ -164,13 +164,14 @@ class Record:
     def doubt(self, fence: Fence, changes: int) -> None:
         """
         Let a record of other settings say that so many files are changing: if those
-        settings come back before this change is over, it would call a mix complete.
+        settings come back before this change is over, it would call a mix complete. It
+        has no aim then.
 
         Raises:
             OSError, CycleAbandoned: It was not written.
         """
         if self._former and changes:
-            said = {"name": UNFINISHED, "revision": "", "missing": changes}
+            said = {"name": UNFINISHED, "revision": "", "aim": "", "missing": changes}
             with fence:
                 self._replace(self._former | said)
 

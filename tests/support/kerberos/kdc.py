@@ -223,9 +223,12 @@ class Kdc(Program):
               default = FILE:{self.folder}/other.log
             """)
         )
-        command = ["kdb5_util", "create", "-r", self.realm, "-s", "-P", "master"]
         subprocess.run(
-            command, env=self.environment, capture_output=True, check=True, timeout=60
+            ["kdb5_util", "create", "-r", self.realm, "-s", "-P", "master"],
+            env=self.environment,
+            capture_output=True,
+            check=True,
+            timeout=60,
         )
         self.kadmin(f'modprinc -maxrenewlife "7d" krbtgt/{self.realm}')
 

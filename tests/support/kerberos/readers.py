@@ -121,8 +121,20 @@ def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
     path = f"{folder}:{folder.parent}/jars/*"
     if not (folder / f"{main}.class").exists():
         sources = f"{HERE}/java"
-        command = ["javac", "-cp", path, "-sourcepath", sources, "-d", str(folder)]
-        subprocess.run([*command, f"{sources}/{main}.java"], check=True, timeout=120)
+        subprocess.run(
+            [
+                "javac",
+                "-cp",
+                path,
+                "-sourcepath",
+                sources,
+                "-d",
+                str(folder),
+                f"{sources}/{main}.java",
+            ],
+            check=True,
+            timeout=120,
+        )
     options = ["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     return [
         JAVA,

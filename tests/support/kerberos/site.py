@@ -83,11 +83,10 @@ class Site:
         """
         Describe a sidecar without starting it; it is killed at the end of the test.
         """
-        home = self.folder / f"home-{len(self.daemons)}"
         daemon = SidecarProcess(
             Path(program or KERBEROS_SIDECAR),
             self.settings(**settings),
-            home,
+            self.folder / f"home-{len(self.daemons)}",
             arguments,
         )
         self.daemons.append(daemon)

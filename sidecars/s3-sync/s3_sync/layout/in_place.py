@@ -83,7 +83,8 @@ class InPlaceLayout:
                 self.record.write(
                     fence,
                     Published(
-                        aim=build.state.revision,
+                        # Of a mix with files of other settings, none until it is over.
+                        aim=before.aim and build.state.revision,
                         name=UNFINISHED,
                         missing=changes,
                         published_at=before.published_at,

@@ -425,10 +425,11 @@ def encode_query(query: Mapping[str, str]) -> str:
     """
     Return the canonical query string, sorted as the signature requires.
     """
-    pairs = (
-        f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items()
+    return "&".join(
+        sorted(
+            f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items()
+        )
     )
-    return "&".join(sorted(pairs))
 
 
 @lru_cache(maxsize=4)
