@@ -18,7 +18,7 @@ from tests.support.aws.writable_s3 import (
     is_write,
     lose_answer,
 )
-from tests.support.http.faults import first
+from tests.support.http.faults import first, truncate
 from tests.support.http.loopback import Exchange, Fault
 from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import make_release
@@ -94,6 +94,17 @@ def test_publishing_again_repairs_what_was_altered_without_another_size(
 
 def test_of_a_bundle_no_more_is_downloaded_than_its_manifest_states(site: Site) -> None:
     site.publish(A)
+def test_half_an_object_is_a_lost_connection_and_no_reason_to_write(site: Site) -> None:
+    """Half a pointer has no history, and half a manifest would be written back."""
+    site.publish(A)
+    before = site.bodies()
+    for key in before:
+        site.s3.inject(truncate(40), is_get(key), times=1)
+        site.fails("connection_lost", "rollback", OLD.revision, "--force")
+
+    assert before == site.bodies()
+
+
     key = next(key for key in site.s3.objects if key.endswith(".zip"))
     site.s3.put(key, site.s3.objects[key].body + bytes(8 << 20))
     with small_volume(site.folder / "volume", "4m") as volume:
