@@ -9,7 +9,7 @@ import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
 from tests import Bodies
-from tests.scenarios.s3_sync.publish.site import OLD, POINTER, A, B, Site
+from tests.scenarios.s3_sync.publish.site import OLD, POINTER, PRUNE, A, B, Site
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import (
@@ -87,13 +87,13 @@ def test_publishing_again_repairs_what_was_altered_without_another_size(
     for files in then:
         site.publish(files)
     site.fails("release_damaged", "rollback", site.turns()[-1])
+    if part == ".json.gz":  # and its bundle may be any of them
+        site.fails("release_damaged", *PRUNE)
 
     assert ("published" if then else "unchanged") == site.publish(A)["result"]
     assert A == site.current()
 
 
-def test_of_a_bundle_no_more_is_downloaded_than_its_manifest_states(site: Site) -> None:
-    site.publish(A)
 def test_half_an_object_is_a_lost_connection_and_no_reason_to_write(site: Site) -> None:
     """Half a pointer has no history, and half a manifest would be written back."""
     site.publish(A)
@@ -105,6 +105,8 @@ def test_half_an_object_is_a_lost_connection_and_no_reason_to_write(site: Site) 
     assert before == site.bodies()
 
 
+def test_of_a_bundle_no_more_is_downloaded_than_its_manifest_states(site: Site) -> None:
+    site.publish(A)
     key = next(key for key in site.s3.objects if key.endswith(".zip"))
     site.s3.put(key, site.s3.objects[key].body + bytes(8 << 20))
     with small_volume(site.folder / "volume", "4m") as volume:
