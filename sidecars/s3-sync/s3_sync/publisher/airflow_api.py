@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import quote
 from urllib.request import HTTPErrorProcessor, Request, build_opener
@@ -164,7 +164,11 @@ class Api:
             try:
                 with self._opener.open(request, timeout=60) as answer:
                     if answer.status not in BUSY:
-                        return answer.status, answer.read(ANSWER_LIMIT_BYTES)
+                        text = answer.read(ANSWER_LIMIT_BYTES)
+                        # It does not notice that the connection was cut.
+                        if answer.length and len(text) < ANSWER_LIMIT_BYTES:
+                            raise IncompleteRead(text, answer.length)
+                        return answer.status, text
                 why = f"{answer.status} {answer.reason}"
                 asked = answer.headers.get("Retry-After", "")
                 if asked.isdecimal():  # it may also be a date

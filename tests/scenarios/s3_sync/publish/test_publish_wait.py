@@ -15,7 +15,7 @@ from tests import Deed
 from tests.scenarios.s3_sync.publish.site import NO_AIRFLOW, POINTER, A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get
-from tests.support.http.faults import answer_with, drip, first
+from tests.support.http.faults import answer_with, drip, first, hang, truncate
 from tests.support.http.loopback import Answer, Exchange, Fault, Match
 from tests.support.s3_sync.publishing import Ran, write_files
 from tests.support.s3_sync.releases import make_release
@@ -125,6 +125,7 @@ def test_waits_although_the_server_is_busy_and_its_progress_cannot_be_written(
     site.environment |= {"AIRFLOW_API_TOKEN": TOKEN, "AIRFLOW_API_PASSWORD": ""}
     airflow.show("a", revision)
     airflow.inject(Exchange.reset, of("/importErrors"), times=1)
+    airflow.inject(truncate(9), of("/dags"), times=1)
 
     with open("/dev/full", "w") as full:
         ran = site.run("wait", stderr=full)
