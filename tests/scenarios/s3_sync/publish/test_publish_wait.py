@@ -224,6 +224,7 @@ def test_the_time_ends_although_python_drops_the_signal_in_a_finalizer() -> None
         kept = weakref.ref(one, lambda _: time.sleep(60))
         with wait._at_most(1, None):
             del one
+    airflow.error_rows = 150
             time.sleep(60)
     """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
