@@ -126,6 +126,7 @@ class Folder:
         self._api = api
         rules = Path(path, ".airflowignore")
         ignored = rules.read_text(errors="replace") if rules.is_file() else ""
+        ignored = re.sub(r"\s*#.*", "", ignored)  # as Airflow does, also behind a rule
         files, left = folder.look(path, [*ignored.splitlines(), *exclude])
         self._sources = {
             file.path: folder.read(file).data.decode("utf-8", "replace")

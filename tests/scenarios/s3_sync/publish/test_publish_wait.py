@@ -197,7 +197,12 @@ def test_a_new_file_must_have_a_dag_or_an_import_error(
 ) -> None:
     """Unless the folder's `.airflowignore` excludes it."""
     dag = b"with DAG('new'): pass"
-    files = {"left.py": dag, ".airflowignore": b"left.py", "new.py": dag, "old.py": dag}
+    files = {
+        "left.py": dag,
+        ".airflowignore": b"left.py  # old",
+        "new.py": dag,
+        "old.py": dag,
+    }
     published = make_release(files).revision
     airflow.show("a", published)
     airflow.show("old", published)
@@ -368,7 +373,7 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
         "typed.py": b"one: sdk.DAG = sdk.DAG('x')",
         "us.zipcodes.py": dag,
         "skipped/x.py": dag,
-        ".airflowignore": b"skipped/",
+        ".airflowignore": b"# old\n\nskipped/  # too",
         "left.py": dag,
         ".s3-sync-ignore": b"left.py",
     }
