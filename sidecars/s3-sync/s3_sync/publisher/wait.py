@@ -206,6 +206,8 @@ def wait(
     """
     name = short(wanted.name)
     first = None
+    # Those that count, of the last complete look.
+    errors: dict[Fault, Row] = {}
     is_broken = False
     has_arrived = False
     arrived = inf
@@ -213,10 +215,10 @@ def wait(
         api.log_in()
         while True:
             rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
-            errors = _errors(api)
+            found = _errors(api)
             lacks: list[Finding] = []
             if first is None:
-                first = errors
+                first = found
             # What a look has shown may be of a parse during it. Also what had arrived
             # arrives again, if another one came since.
             arrived = (
@@ -226,7 +228,7 @@ def wait(
             )
             # also those that are there at first, once they are read again
             broken = {
-                fault[0] for fault, row in errors.items() if row != first.get(fault)
+                fault[0] for fault, row in found.items() if row != first.get(fault)
             }
             wanted.compare(rows, broken, lacks)
             if not (lacks or rows):
@@ -236,7 +238,7 @@ def wait(
                 before = first.keys() if lacks else frozenset()
             errors = {
                 fault: row
-                for fault, row in errors.items()
+                for fault, row in found.items()
                 if fault not in before or fault[0] in changed
             }
             late = _late(errors.values(), arrived)

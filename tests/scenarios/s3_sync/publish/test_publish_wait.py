@@ -177,6 +177,17 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     assert ["old.py"] == paths(site.refuses("import_errors", fixed, "--wait", code=4))
 
 
+def test_an_earlier_error_is_no_problem_of_a_release_if_the_store_hangs(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.break_file("old.py", STACK)
+    meanwhile(airflow, lambda: site.s3.inject(hang(), is_get(POINTER)))
+
+    assert [""] == paths(
+        site.refuses("release_not_live", B, "--wait", "--timeout", "6s")
+    )
+
+
 def test_an_error_of_a_file_as_it_was_before_the_release_does_not_count(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
@@ -213,6 +224,7 @@ def test_a_new_file_must_have_a_dag_or_an_import_error(
 
     site.publish(A)
     airflow.break_file("new.py", STACK)
+    airflow.error_rows = 150
     site.refuses("import_errors", files, "--wait", "--timeout", "20s", code=4)
 
     site.publish(A)
@@ -229,7 +241,6 @@ def test_the_time_ends_although_python_drops_the_signal_in_a_finalizer() -> None
         kept = weakref.ref(one, lambda _: time.sleep(60))
         with wait._at_most(1, None):
             del one
-    airflow.error_rows = 150
             time.sleep(60)
     """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
