@@ -106,7 +106,7 @@ def try_out(store: Boto3Store, origin: Origin) -> Report:
         SidecarError: The first of these that failed.
     """
     order = Order(store, None, lambda _: Verdict("off", ""), origin)
-    trial = ""
+    trial = "the folder to publish"
     try:
         with scratch() as folder:
             build = partial(build_parcel, folder, (), origin, store)

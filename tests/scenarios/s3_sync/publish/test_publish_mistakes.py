@@ -103,7 +103,7 @@ def links(path: Path) -> None:
 ODD: Facts = {
     "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
-    "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
+    "large": (lambda path: sparse(path, 1 << 32), "file_too_large", "268435456 bytes"),
     "many": (many, "release_too_large", "or 2147483648 bytes"),
     "links": (links, "release_too_large", "is one of over 10000 folders"),
     "ours": (lambda path: path.with_name(".s3-sync").mkdir(), "name_refused", "reserved"),
