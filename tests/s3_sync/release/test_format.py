@@ -46,8 +46,12 @@ def odd_files(seed: int) -> Bodies:
     dice = random.Random(seed)
     files = {}
     for number in range(200):
-        folders = dice.choices(NAMES, k=dice.choice((0, 1, 1, 2, 5)))
-        path = "/".join([*folders, f"{number}{dice.choice(NAMES)[: 200 - number]}"])
+        path = "/".join(
+            [
+                *dice.choices(NAMES, k=dice.choice((0, 1, 1, 2, 5))),
+                f"{number}{dice.choice(NAMES)[: 200 - number]}",
+            ]
+        )
         files[path] = dice.choice(
             (b"", bytes(9_999), b"x = 1\n" * 99, dice.randbytes(99))
         )
@@ -106,8 +110,11 @@ RELEASE = make_release({"a.py": b"print()\n" * 30, "b/c.py": b"", "b/d.py": b"x"
 
 def with_facts(**changed: Any) -> bytes:
     """Return the manifest with these fields changed."""
-    facts = json.loads(gzip.decompress(RELEASE.manifest_bytes))
-    return gzip.compress(json.dumps(facts | changed).encode())
+    return gzip.compress(
+        json.dumps(
+            json.loads(gzip.decompress(RELEASE.manifest_bytes)) | changed
+        ).encode()
+    )
 
 
 def row(path: str = "a.py", **more: Any) -> Facts:
@@ -123,8 +130,7 @@ def row(path: str = "a.py", **more: Any) -> Facts:
 def manifest_of(*rows: Mapping[str, Any], **more: Any) -> tuple[bytes, str]:
     """Return a manifest with these rows, whose id is correct, and the id."""
     version = independent.id_of(rows)
-    facts = {"version": version, "files": list(rows)} | more
-    return with_facts(**facts), version
+    return with_facts(**{"version": version, "files": list(rows), **more}), version
 
 
 ROWS = {
@@ -230,8 +236,11 @@ def turn(sequence: int) -> Turn:
 
 
 def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> None:
-    history = tuple(turn(n) for n in range(HISTORY_LIMIT, 0, -1))
-    pointer = Pointer(turn(30), dict.fromkeys(ORIGIN, "\u2028" * 500), history)
+    pointer = Pointer(
+        turn(30),
+        dict.fromkeys(ORIGIN, "\u2028" * 500),
+        tuple(turn(n) for n in range(HISTORY_LIMIT, 0, -1)),
+    )
 
     data = write_pointer(pointer)
 

@@ -96,8 +96,9 @@ def clean_up(name: str, version: str) -> bool:
     with BundleVersionLock(name, version):
         pass
     tracked = get_bundle_tracking_file(name, version)
-    info = TrackedBundleVersionInfo(lock_file_path=tracked, version=version, dt=None)
-    BundleUsageTrackingManager()._remove_stale_bundle(name, info)
+    BundleUsageTrackingManager()._remove_stale_bundle(
+        name, TrackedBundleVersionInfo(lock_file_path=tracked, version=version, dt=None)
+    )
     return not tracked.exists()
 
 

@@ -66,8 +66,14 @@ class FakeAirflow(LoopbackServer):
         }
 
     def break_file(self, path: str, stack: str) -> None:
-        error = {"filename": path, "stack_trace": stack, "bundle_name": self.bundle}
-        self.errors.append(error | {"timestamp": at(0)})
+        self.errors.append(
+            {
+                "filename": path,
+                "stack_trace": stack,
+                "bundle_name": self.bundle,
+                "timestamp": at(0),
+            }
+        )
 
     def good_answer(self, request: Request) -> Answer:
         path = request.path.removeprefix("/api/v2")

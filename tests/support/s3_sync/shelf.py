@@ -73,8 +73,10 @@ class Shelf:
         pointer = release.pointer
         if self.current:
             old = self.current.pointer
-            turn = pointer.turn._replace(sequence=old.turn.sequence + 1)
-            pointer = pointer._replace(turn=turn, history=old.turns())
+            pointer = pointer._replace(
+                turn=pointer.turn._replace(sequence=old.turn.sequence + 1),
+                history=old.turns(),
+            )
         data = write_pointer(pointer)
         if self.signer:
             data = self.signer.sign(data, self._s3.bucket, PREFIX)

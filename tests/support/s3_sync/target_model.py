@@ -46,8 +46,11 @@ def expect(
             wanted[path] = content
     folders = {folder for path in wanted for folder in _folders(path)}
     skipped |= {path: "file_and_folder" for path in wanted if path in folders}
-    in_the_way = {folder for path in foreign for folder in _folders(path)}
-    skipped |= dict.fromkeys((wanted.keys() - skipped.keys()) & in_the_way, "blocked")
+    skipped |= dict.fromkeys(
+        (wanted.keys() - skipped.keys())
+        & {folder for path in foreign for folder in _folders(path)},
+        "blocked",
+    )
     files = {path: content for path, content in wanted.items() if path not in skipped}
     return Expectation(files, skipped)
 

@@ -67,9 +67,11 @@ def gate(airflow: Airflow, moto: MotoServer, tmp_path: Path) -> Gate:
 def test_refuses_and_reports_each_broken_file_and_no_other(gate: Gate) -> None:
     write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
     expected = broken_files(gate.head)
-    files = {path: broken.body for path, broken in expected.items()}
 
-    found = gate.refuses(good_beside(gate.head) | files)
+    found = gate.refuses(
+        good_beside(gate.head)
+        | {path: broken.body for path, broken in expected.items()}
+    )
 
     assert expected.keys() == found.keys()
     for path, broken in expected.items():
@@ -83,8 +85,12 @@ def test_refuses_a_file_that_hangs_beyond_airflows_own_timeout(gate: Gate) -> No
 
     found = gate.refuses({"hangs.py": hangs + b"time.sleep(600)\n", "notes.txt": b""})
 
-    text = "loading it takes longer than dag_file_processor_timeout, 5 s"
-    assert {"hangs.py": (None, text)} == found
+    assert {
+        "hangs.py": (
+            None,
+            "loading it takes longer than dag_file_processor_timeout, 5 s",
+        )
+    } == found
 
 
 def test_no_verdict_if_airflow_fails_or_a_signal_ends_a_process(gate: Gate) -> None:

@@ -81,8 +81,9 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
 
             def check(ran: Ran, files: Bodies, **described: str) -> None:
                 version = None if is_folder else make_release(files).revision
-                rows = {(name, version, text) for name, text in described.items()}
-                assert rows == set(database.query(ROWS)), ran
+                assert {
+                    (name, version, text) for name, text in described.items()
+                } == set(database.query(ROWS)), ran
 
             old = {"one.py": dag("one", "old"), "gone.py": dag("gone", "\u00e9")}
             publisher.succeed("publish", write_files(dags, old))
@@ -106,5 +107,9 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(
             check(deploy(old), old, one="old", gone="\u00e9")
 
             if not is_folder:
-                back = ("rollback", make_release(new).revision, "--wait")
-                check(publisher.told(*back), new, one="new", two="new")
+                check(
+                    publisher.told("rollback", make_release(new).revision, "--wait"),
+                    new,
+                    one="new",
+                    two="new",
+                )

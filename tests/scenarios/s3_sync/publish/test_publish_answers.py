@@ -170,12 +170,11 @@ def test_json_has_the_fields_that_the_readme_lists(
     site: Site, tmp_path: Path, airflow: FakeAirflow
 ) -> None:
     """Each field of the table is printed, and no other one."""
-    rows = re.findall(
-        r"^\| (`[^|]*|any[^|]*) \| (.*) \|$", README.read_text(), re.MULTILINE
-    )
     listed = {
         name: set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", fields)))
-        for names, fields in rows
+        for names, fields in re.findall(
+            r"^\| (`[^|]*|any[^|]*) \| (.*) \|$", README.read_text(), re.MULTILINE
+        )
         for name in re.findall(r"[\w-]+", names)
     }
     key = Key().write_private(tmp_path / "key.pem")

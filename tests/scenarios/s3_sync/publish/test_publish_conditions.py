@@ -135,8 +135,10 @@ def test_names_the_publisher_that_made_the_store_busy(site: Site) -> None:
         exchange.send(BUSY)
 
     site.s3.inject(be_busy, IS_POINTER, times=1)
-    said = site.refuses("publish_conflict", B).err
-    assert f"made release {short(site.turns()[0])} current" in said
+    assert (
+        f"made release {short(site.turns()[0])} current"
+        in site.refuses("publish_conflict", B).err
+    )
     assert C == site.current()
 
 
@@ -214,9 +216,11 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
         ("rollback", site.publish(A)["revision"]),
         ("promote", site.url, site.prd),
     )
-    reads = (("releases",), ("diff", site.url, site.url), ("prune-releases",))
     every = [(*words, *signs) for words in writes]
-    every += [(*words, *trusts) for words in reads]
+    every += [
+        (*words, *trusts)
+        for words in (("releases",), ("diff", site.url, site.url), ("prune-releases",))
+    ]
 
     site.environment |= NO_AIRFLOW
     for words in (*every, ("wait", *trusts)):

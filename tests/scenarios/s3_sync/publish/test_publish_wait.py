@@ -168,8 +168,7 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     airflow.errors.append(airflow.errors[-1] | {"filename": "c.py", "bundle_name": "x"})
     again = site.refuses("import_errors", C, "--wait", "--force", code=4)
 
-    problem = ran.facts()["problems"][0]
-    assert ("b.py", 7, other.strip()) == tuple(problem.values())
+    assert ("b.py", 7, other.strip()) == tuple(ran.facts()["problems"][0].values())
     assert "b.py:7: Traceback" in ran.err and "\x1b" not in ran.err
     assert ["old.py", "b.py"] == paths(again)
     fixed = {**C, "old.py": b"no, it is not"}
@@ -253,8 +252,10 @@ def test_says_what_to_look_at_if_a_release_is_stuck(
     Also if Airflow does not say before the publish which errors it has, and is busy
     until the end; and if the store is, since it was published.
     """
-    slow = first(lambda: site.s3.inject(error(503, "SlowDown")))
-    site.s3.inject(slow, lambda one: one.query.get("prefix", "").endswith(".zip"))
+    site.s3.inject(
+        first(lambda: site.s3.inject(error(503, "SlowDown"))),
+        lambda one: one.query.get("prefix", "").endswith(".zip"),
+    )
     airflow.inject(says(403), of("/importErrors"), times=1)
     airflow.inject(
         says(429, headers={"Retry-After": "600"}),
