@@ -175,9 +175,11 @@ class Boto3Store:
         with self._explaining("list", beginning):
             for page in pages:
                 for found in page.get("Contents", ()):
-                    key = found["Key"].removeprefix(self.prefix)
-                    at = found.get("LastModified", self.now())
-                    yield Listed(key, found.get("Size", 0), at)
+                    yield Listed(
+                        found["Key"].removeprefix(self.prefix),
+                        found.get("Size", 0),
+                        found.get("LastModified", self.now()),
+                    )
 
     def _get(self, key: str) -> Any:
         """

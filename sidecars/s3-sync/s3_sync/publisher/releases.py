@@ -216,10 +216,17 @@ def diff(before: Manifest, after: Manifest) -> Report:
     List the files that differ between two releases.
     """
     changes = compare(before, after)
-    names = [before.revision, after.revision]
-    facts = {"before": names[0], "after": names[1], "changes": changes._asdict()}
-    lines = [f"{' → '.join(map(short, names))}: {changes}", *changes.lines()]
-    return Report(lines, facts)
+    return Report(
+        [
+            f"{short(before.revision)} → {short(after.revision)}: {changes}",
+            *changes.lines(),
+        ],
+        {
+            "before": before.revision,
+            "after": after.revision,
+            "changes": changes._asdict(),
+        },
+    )
 
 
 # --- prune and pin

@@ -248,16 +248,20 @@ def wait(
                 is_broken = True
                 break
             if not lacks:
-                facts = {
-                    "result": "live",
-                    "deployed": wanted.name,
-                    "dags": [row["dag_id"] for row in rows],
-                    "unproven": wanted.unproven,
-                }
                 lines = [f"Live: Airflow runs {name}, DAGs: {len(rows)}"]
                 if wanted.unproven:
                     lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
-                return Report(lines, {"airflow": facts})
+                return Report(
+                    lines,
+                    {
+                        "airflow": {
+                            "result": "live",
+                            "deployed": wanted.name,
+                            "dags": [row["dag_id"] for row in rows],
+                            "unproven": wanted.unproven,
+                        }
+                    },
+                )
             show(f"Airflow does not run {name} yet; behind: {len(lacks)}; {lacks[-1]}")
     if first is None:
         raise SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])

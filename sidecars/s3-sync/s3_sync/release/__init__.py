@@ -28,5 +28,6 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
     try:
         return read_keys(settings.trusted_keys)
     except ValueError as error:
-        problem = Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, str(error))
-        raise SettingsError([problem]) from None
+        raise SettingsError(
+            [Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, str(error))]
+        ) from None

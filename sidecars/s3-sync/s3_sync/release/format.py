@@ -551,5 +551,6 @@ class IncomingContent:
         self._give(block)
 
     def _corrupt(self, message: str) -> ObjectError:
-        said = f"{self._file.path!r} in the bundle is corrupt: {message}"
-        return ObjectError("bundle_corrupt", said)
+        return ObjectError(
+            "bundle_corrupt", f"{self._file.path!r} in the bundle is corrupt: {message}"
+        )
