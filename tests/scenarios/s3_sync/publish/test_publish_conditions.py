@@ -135,10 +135,8 @@ def test_names_the_publisher_that_made_the_store_busy(site: Site) -> None:
         exchange.send(BUSY)
 
     site.s3.inject(be_busy, IS_POINTER, times=1)
-    assert (
-        f"made release {short(site.turns()[0])} current"
-        in site.refuses("publish_conflict", B).err
-    )
+    said = site.refuses("publish_conflict", B).err
+    assert f"made release {short(site.turns()[0])} current" in said
     assert C == site.current()
 
 
