@@ -324,8 +324,11 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
             "kwargs": {"path": pod.link, "refresh_interval": 5},
         }
     ]
-    setting = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(configured)}
-    with running_bundles(airflow, tmp_path / "airflow", setting) as bundles:
+    with running_bundles(
+        airflow,
+        tmp_path / "airflow",
+        {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(configured)},
+    ) as bundles:
         bundles.do("configured")
         bundles.do("initialize")
         assert versions[3] == bundles.do("version")

@@ -77,8 +77,12 @@ def test_verify_aws_proves_the_policy_of_s3_sync_and_removes_everything(
         )
         user = {"UserName": "admin", "PolicyName": "all"}
         iam.create_user(UserName="admin")
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [ANYTHING]})
-        iam.put_user_policy(**user, PolicyDocument=policy)
+        iam.put_user_policy(
+            **user,
+            PolicyDocument=json.dumps(
+                {"Version": "2012-10-17", "Statement": [ANYTHING]}
+            ),
+        )
         key = iam.create_access_key(UserName="admin")["AccessKey"]
         moto.access_key = key["AccessKeyId"]
         moto.secret_key = key["SecretAccessKey"]

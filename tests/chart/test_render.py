@@ -65,8 +65,9 @@ def ours(stack: Stack) -> Iterator[tuple[str, Values]]:
 def test_each_sidecar_is_in_the_right_pods(stack: Stack) -> None:
     found = {component(pod): pods.kinds(pod["spec"]) for pod in rendered_pods(stack)}
 
-    wanted = printed.kinds(asked(stack))
-    assert wanted == {name: kinds for name, kinds in found.items() if kinds}
+    assert printed.kinds(asked(stack)) == {
+        name: kinds for name, kinds in found.items() if kinds
+    }
 
 
 @each_stack
@@ -144,9 +145,10 @@ def test_shared_settings_name_no_folder_or_bundle_of_a_sidecar(stack: Stack) -> 
         (bundle,) = json.loads(shared["dag_processor"]["dag_bundle_config_list"])
         assert bundle["classpath"].endswith(".LocalDagBundle")
         assert ("dags-folder", {}) == (bundle["name"], bundle["kwargs"])
-    is_charts = asked(stack)["SOURCE"] == "chart-git"
 
-    assert (OF_THE_CHART if is_charts else DAGS_FOLDER) == shared["core"]["dags_folder"]
+    assert (
+        OF_THE_CHART if asked(stack)["SOURCE"] == "chart-git" else DAGS_FOLDER
+    ) == shared["core"]["dags_folder"]
     if asked(stack)["SOURCE"]:
         assert "5" == shared[often[0]][often[1]]
 
@@ -161,12 +163,11 @@ def test_all_pods_have_the_dags_of_one_source_in_one_folder(stack: Stack) -> Non
     sources = {
         tuple(map(environment(container).get, names)) for _, container in ours(stack)
     }
-    folders = set().union(*map(folder_of, rendered_pods(stack)))
     found = {name: environment(one).get(FOLDER) for name, one in airflows(stack)}
 
     sources.discard((None,) * 5)
     assert len(sources) <= 1
-    assert len(folders) <= 1
+    assert len(set().union(*map(folder_of, rendered_pods(stack)))) <= 1
     if asked(stack)["AIRFLOW"] == "2":
         assert found.get("dag-processor") == found["scheduler"]
     if "examples/git-sync-deployment.yaml" in stack:
@@ -282,13 +283,12 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
         for one in rendered(stack)
         if one["kind"] == "ServiceAccount"
     }
-    trusted = files.text("iam/trust-irsa.json")
     for pod in rendered_pods(stack):
         if "s3-sync" in pods.kinds(pod["spec"]):
             account = pod["spec"]["serviceAccountName"]
             has_role = not asked(stack)["ENDPOINT"]
             assert ("role/airflow" in roles[account]) == has_role
-            assert f':airflow:{account}"' in trusted
+            assert f':airflow:{account}"' in files.text("iam/trust-irsa.json")
             if component(pod) == "task pod":
                 assert account.endswith("-worker-kubernetes") == has_role
 
@@ -309,9 +309,13 @@ def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(
     """
     Kubernetes refuses a Deployment that has both.
     """
-    page = (files.SNIPPETS.parent / "docs/how-to/find-out-what-is-wrong.md").read_text()
     values = tmp_path / "values.yaml"
-    values.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    values.write_text(
+        (files.SNIPPETS.parent / "docs/how-to/find-out-what-is-wrong.md")
+        .read_text()
+        .partition("```yaml\n")[2]
+        .partition("```")[0]
+    )
 
     strategies = [
         one["spec"]["strategy"]

@@ -77,8 +77,8 @@ def verified(pointer: bytes, place: tuple[str, str], key: bytes) -> bytes:
     body = body_of(pointer)
     algorithm, key_id, proof = json.loads(pointer[len(body) :])["signature"].split(":")
     assert (algorithm, key_id) == ("ed25519", hashlib.sha256(key).hexdigest()[:16])
-    message = b"\0".join(
-        [b"s3-sync pointer", place[0].encode(), place[1].encode(), body]
+    Ed25519PublicKey.from_public_bytes(key).verify(
+        base64.b64decode(proof),
+        b"\0".join([b"s3-sync pointer", place[0].encode(), place[1].encode(), body]),
     )
-    Ed25519PublicKey.from_public_bytes(key).verify(base64.b64decode(proof), message)
     return body

@@ -26,9 +26,9 @@ def test_a_bundle_is_an_ordinary_zip_whose_offsets_follow_from_the_manifest() ->
         assert list(FILES) == bundle.namelist()
         for info in bundle.infolist():
             assert FILES[info.filename] == bundle.read(info)
-            assert (
+            assert release.manifest.files[info.filename].offset == (
                 info.header_offset + 30 + len(info.filename.encode())
-            ) == release.manifest.files[info.filename].offset
+            )
             assert (
                 0o755 if info.filename == "a.py" else 0o644
             ) == info.external_attr >> 16 & 0o777

@@ -46,8 +46,12 @@ def odd_files(seed: int) -> Bodies:
     dice = random.Random(seed)
     files = {}
     for number in range(200):
-        folders = dice.choices(NAMES, k=dice.choice((0, 1, 1, 2, 5)))
-        path = "/".join([*folders, f"{number}{dice.choice(NAMES)[: 200 - number]}"])
+        path = "/".join(
+            [
+                *dice.choices(NAMES, k=dice.choice((0, 1, 1, 2, 5))),
+                f"{number}{dice.choice(NAMES)[: 200 - number]}",
+            ]
+        )
         files[path] = dice.choice(
             (b"", bytes(9_999), b"x = 1\n" * 99, dice.randbytes(99))
         )
@@ -126,8 +130,7 @@ def row(path: str = "a.py", **more: Any) -> Facts:
 def manifest_of(*rows: Mapping[str, Any], **more: Any) -> tuple[bytes, str]:
     """Return a manifest with these rows, whose id is correct, and the id."""
     version = independent.id_of(rows)
-    facts = {"version": version, "files": list(rows)} | more
-    return with_facts(**facts), version
+    return with_facts(**{"version": version, "files": list(rows), **more}), version
 
 
 ROWS = {

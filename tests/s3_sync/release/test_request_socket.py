@@ -66,8 +66,11 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(
     consumers.
     """
     numbers = itertools.count()
-    pauses = (0, PERIOD_SECONDS, PERIOD_SECONDS / 2, most * PERIOD_SECONDS)
-    for pause, more in zip(pauses, (0, 1, 1, most + 1), strict=True):
+    for pause, more in zip(
+        (0, PERIOD_SECONDS, PERIOD_SECONDS / 2, most * PERIOD_SECONDS),
+        (0, 1, 1, most + 1),
+        strict=True,
+    ):
         clock.seconds += pause
         for _turn in range(100):
             refused = asked.ask(f"{next(numbers)}", is_known=is_known)

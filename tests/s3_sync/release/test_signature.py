@@ -63,11 +63,10 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     openssl("genpkey -algorithm ed25519 -out key.pem")
     openssl("pkey -in key.pem -pubout -out pub.pem")
     signer = read_signer(str(private))
-    keys = read_keys(str(public))
     (tmp_path / "message").write_bytes(b"s3-sync pointer\0bucket\0dags/\0" + MESSAGE)
     openssl("pkeyutl -sign -rawin -inkey key.pem -in message -out signature")
 
-    assert signer.keys == keys
+    assert signer.keys == read_keys(str(public))
     assert openssl("base64 -A -in signature") in signer.sign(MESSAGE, "bucket", "dags/")
     (tmp_path / "raw").write_bytes(
         openssl("pkey -in key.pem -pubout -outform DER")[-32:]
@@ -79,13 +78,12 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
 
 
 def test_reads_several_keys_from_a_folder_or_a_file(tmp_path: Path) -> None:
-    folder = write_keys(tmp_path / "keys", KEY, OTHER)
     (tmp_path / "both.pem").write_bytes(
         KEY.public_pem + b"\n# the next one\n" + OTHER.public_pem
     )
 
     both = {KEY.key_id, OTHER.key_id}
-    assert both == set(read_keys(str(folder)).by_id)
+    assert both == set(read_keys(str(write_keys(tmp_path / "keys", KEY, OTHER))).by_id)
     assert both == set(read_keys(str(tmp_path / "both.pem")).by_id)
 
 

@@ -79,8 +79,10 @@ def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
         except Exception as error:  # noqa: BLE001 - every problem is reported
             wrong.append(f"{version}: {error}")
 
-    turns = (versions[number % len(versions)] for number in range(calls))
-    workers = [threading.Thread(target=work, args=(version,)) for version in turns]
+    workers = [
+        threading.Thread(target=work, args=(versions[number % len(versions)],))
+        for number in range(calls)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -243,12 +243,11 @@ class Postgres(PostgresProtocol):
             "synchronous_commit": "off",
             "max_connections": "200",
         }
-        given = [f"--{name}={value}" for name, value in options.items()]
         return [
             find_program("postgres"),
             f"-D{self.folder}/data",
             f"-p{self.port}",
-            *given,
+            *[f"--{name}={value}" for name, value in options.items()],
         ]
 
     def new_database(self, template: str = "template0") -> Database:

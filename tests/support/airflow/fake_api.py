@@ -26,11 +26,14 @@ class FakeAirflow(LoopbackServer):
 
     Attributes:
         is_parsing: Whether it parses each file again after each look.
+        error_rows: How often an import error counts: before Airflow 3.3, once for each
+            DAG of its file.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_parsing = True
+        self.error_rows = 1
         self.dags: dict[str, Facts] = {}
         self.errors: list[Facts] = []
         self.sources: Texts = {}
@@ -85,7 +88,7 @@ class FakeAirflow(LoopbackServer):
         if path.startswith("/dagSources/"):
             return _json(200, {"content": self.sources[path[12:]]})
         if path == "/importErrors":
-            return _page(request, "import_errors", self.errors)
+            return _page(request, "import_errors", self.errors * self.error_rows)
         assert path == "/dags", request
         page = _page(request, "dags", list(self.dags.values()))
         if self.is_parsing:
@@ -99,9 +102,9 @@ class FakeAirflow(LoopbackServer):
 
 def _page(request: Request, name: str, rows: list[Facts]) -> Answer:
     first, limit = (int(request.query[key]) for key in ("offset", "limit"))
-    return _json(
-        200, {name: rows[first : first + min(limit, 100)], "total_entries": len(rows)}
-    )
+    page = rows[first : first + min(limit, 100)]
+    shown = [row for number, row in enumerate(page) if row not in page[:number]]
+    return _json(200, {name: shown, "total_entries": len(rows)})
 
 
 def _json(status: int, said: Any = None) -> Answer:

@@ -190,8 +190,9 @@ class Airflow:
         folder. Each server loads the dump; every database is a copy of the template.
         """
         template = f"template_{self.version.replace('.', '_')}_{state}"
-        known = Database(server, "postgres").query("SELECT datname FROM pg_database")
-        if (template,) not in known:
+        if (template,) not in Database(server, "postgres").query(
+            "SELECT datname FROM pg_database"
+        ):
             self._load_template(server, home, state, template)
         return server.new_database(template)
 
@@ -201,8 +202,9 @@ class Airflow:
         """
         template = f"template_{self.version.replace('.', '_')}"
         made = Database(server, template)
-        known = Database(server, server.first_database).query("SHOW DATABASES")
-        if (template,) not in known:
+        if (template,) not in Database(server, server.first_database).query(
+            "SHOW DATABASES"
+        ):
             made = server.new_database()
             self._initialize(made, home, "synced")
             server.copy(made, template)

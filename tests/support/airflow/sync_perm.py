@@ -129,8 +129,10 @@ def run_command(
     """
     Run `sync-perm check` or `sync-perm diff`, with its options, to its end.
     """
-    given = {**airflow.environment(url, home), "TMPDIR": str(home), **settings}
-    command = Command([str(SYNC_PERM), *name.split()], given)
+    command = Command(
+        [str(SYNC_PERM), *name.split()],
+        {**airflow.environment(url, home), "TMPDIR": str(home), **settings},
+    )
     code = command.wait()
     witness = Witness(SYNC_PERM)
     witness.output(command.out + command.err)

@@ -187,8 +187,12 @@ def read_release(objects: Mapping[str, bytes]) -> Bodies:
     Raises:
         AssertionError, KeyError: The release is incomplete.
     """
-    found = {key.removeprefix(PREFIX): body for key, body in objects.items()}
-    return {path: body for path, (body, _) in independent.read(found)[1].items()}
+    return {
+        path: body
+        for path, (body, _) in independent.read(
+            {key.removeprefix(PREFIX): body for key, body in objects.items()}
+        )[1].items()
+    }
 
 
 def check_every_release(objects: Mapping[str, bytes]) -> None:

@@ -46,12 +46,13 @@ def expect(
             wanted[path] = content
     folders = {folder for path in wanted for folder in _folders(path)}
     skipped |= {path: "file_and_folder" for path in wanted if path in folders}
-    in_the_way = {folder for path in foreign for folder in _folders(path)}
-    skipped |= dict.fromkeys((wanted.keys() - skipped.keys()) & in_the_way, "blocked")
-    return Expectation(
-        {path: content for path, content in wanted.items() if path not in skipped},
-        skipped,
+    skipped |= dict.fromkeys(
+        (wanted.keys() - skipped.keys())
+        & {folder for path in foreign for folder in _folders(path)},
+        "blocked",
     )
+    files = {path: content for path, content in wanted.items() if path not in skipped}
+    return Expectation(files, skipped)
 
 
 def _refusal(path: str) -> str | None:

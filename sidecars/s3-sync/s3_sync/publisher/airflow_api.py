@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import quote
 from urllib.request import HTTPErrorProcessor, Request, build_opener
@@ -119,7 +119,8 @@ class Api:
         while True:
             answer = self.ask(f"/api/v2/{path}limit={PAGE_ROWS}&offset={offset}", right)
             page = answer[name]
-            offset += len(page)
+            # Before Airflow 3.3, an import error counts once for each DAG of its file.
+            offset += PAGE_ROWS if name == "import_errors" else len(page)
             rows += [row for row in page if row["bundle_name"] == self._bundle]
             if len(page) > PAGE_ROWS:
                 raise ValueError("too many rows")
@@ -164,7 +165,11 @@ class Api:
             try:
                 with self._opener.open(request, timeout=60) as answer:
                     if answer.status not in BUSY:
-                        return answer.status, answer.read(ANSWER_LIMIT_BYTES)
+                        text = answer.read(ANSWER_LIMIT_BYTES)
+                        # It does not notice that the connection was cut.
+                        if answer.length and len(text) < ANSWER_LIMIT_BYTES:
+                            raise IncompleteRead(text, answer.length)
+                        return answer.status, text
                 why = f"{answer.status} {answer.reason}"
                 asked = answer.headers.get("Retry-After", "")
                 if asked.isdecimal():  # it may also be a date

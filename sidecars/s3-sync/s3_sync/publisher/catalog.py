@@ -126,8 +126,12 @@ def read_current(store: Boto3Store, *, forces: bool = False) -> Current:
         )
     try:
         found = read_pointer(stored.data, store.keys, store.bucket, store.prefix)
-        is_signed = SIGNATURE.search(stored.data) is not None
-        return Current(found[0], stored.etag, None, found[1], is_signed)
+        return Current(
+            found[0],
+            stored.etag,
+            signed_by=found[1],
+            is_signed=SIGNATURE.search(stored.data) is not None,
+        )
     except Invalid as error:
         refusal = ReleaseError(
             error.reason,

@@ -301,8 +301,13 @@ def _run(arguments: Namespace, environ: Environ) -> Report:
         before = set()  # they are of this release
     changed = {*chain(*report.facts.get("changes", {}).values())}
     try:
-        release = wait.Release(store, name, dags & changed)
-        live = wait.wait(release, api, arguments.timeout, before, changed)
+        live = wait.wait(
+            wait.Release(store, name, dags & changed),
+            api,
+            arguments.timeout,
+            before,
+            changed,
+        )
     except SidecarError as error:
         return report._replace(failure=error)
     return Report(report.lines + live.lines, report.facts | live.facts)
@@ -326,9 +331,10 @@ def _act(
             )
             return publish.make_current(order, take, "published")
         case "promote":
-            there = _settings(arguments, environ, arguments.source)
             source = Boto3Store(
-                there, read_trusted_keys(settings), arguments.source_profile
+                _settings(arguments, environ, arguments.source),
+                read_trusted_keys(settings),
+                arguments.source_profile,
             )
             catalog.read_existing(source)
             take = partial(folder.download_parcel, source, arguments.revision)

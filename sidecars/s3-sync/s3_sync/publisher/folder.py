@@ -109,7 +109,7 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     except ValueError as error:
         raise InputError(
             "ignore_rule_invalid",
-            f"{os.path.join(folder, IGNORE_FILE)}, --exclude: {error}",
+            f"{IGNORE_FILE} or .airflowignore in {folder}, or --exclude: {error}",
         ) from error
 
 
@@ -223,7 +223,8 @@ def _walk(
                     path,
                     f"is not a regular file of at most {FILE_LIMIT_BYTES} bytes",
                 )
-            yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
+            else:
+                yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
 
 
 def _too_large(what: str) -> InputError:

@@ -140,8 +140,11 @@ def _check(airflow: Airflow, home: str, verdicts: list[Verdict]) -> Check:
 
     # Where Python and its packages find modules and libraries; the daemon's gate does
     # not need them.
-    variables = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
-    return Check((airflow.python, str(RUNNER), home), read, variables=variables)
+    return Check(
+        (airflow.python, str(RUNNER), home),
+        read,
+        variables=("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE"),
+    )
 
 
 def broken_file(path: str, trace: str) -> Finding:

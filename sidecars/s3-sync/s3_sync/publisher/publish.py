@@ -106,7 +106,7 @@ def try_out(store: Boto3Store, origin: Origin) -> Report:
         SidecarError: The first of these that failed.
     """
     order = Order(store, None, lambda _: Verdict("off", ""), origin)
-    trial = ""
+    trial = "the folder to publish"
     try:
         with scratch() as folder:
             build = partial(build_parcel, folder, (), origin, store)
@@ -178,15 +178,13 @@ def _apply(order: Order, before: Current, parcel: Parcel, done: str) -> Report:
         verdict = order.judge(parcel)
         lines.append(verdict.text)
         facts["gate"] = verdict.gate
-    replaced = find_manifest(store, previous) if previous else None
-    changes = compare(replaced, manifest)
+    changes = compare(find_manifest(store, previous) if previous else None, manifest)
     facts["changes"] = changes._asdict()
     if order.is_dry:
         lines.append(f"Would be {done} to {store.url}: {short(revision)}, {what}")
         facts["result"] = "planned"
     else:
-        draft = _draft(order, before, revision, done, origin)
-        _write(store, before, parcel, draft)
+        _write(store, before, parcel, _draft(order, before, revision, done, origin))
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
         if signer:

@@ -216,10 +216,17 @@ def diff(before: Manifest, after: Manifest) -> Report:
     List the files that differ between two releases.
     """
     changes = compare(before, after)
-    names = [before.revision, after.revision]
-    facts = {"before": names[0], "after": names[1], "changes": changes._asdict()}
-    lines = [f"{' → '.join(map(short, names))}: {changes}", *changes.lines()]
-    return Report(lines, facts)
+    return Report(
+        [
+            f"{short(before.revision)} → {short(after.revision)}: {changes}",
+            *changes.lines(),
+        ],
+        {
+            "before": before.revision,
+            "after": after.revision,
+            "changes": changes._asdict(),
+        },
+    )
 
 
 # --- prune and pin
@@ -262,9 +269,7 @@ def prune(
                 gone.append(name)
         named = _named_bundles(store, gone)
         for bundle in bundles:
-            # While a manifest is unknown, its bundle is, too.
-            is_named = None in named or bundle.key in named
-            if is_named or not is_of_release(bundle.key):
+            if bundle.key in named or not is_of_release(bundle.key):
                 continue
             if _remove(store, bundle.key, is_dry):
                 freed.append(bundle.size_bytes)
@@ -293,25 +298,30 @@ def prune(
     return Report(lines, facts, failure)
 
 
-def _named_bundles(store: Boto3Store, gone: Collection[str]) -> set[str | None]:
+def _named_bundles(store: Boto3Store, gone: Collection[str]) -> set[str]:
     """
-    Return the bundles of the releases that stay, also of those that are new; None among
-    them if a manifest is unknown.
+    Return the bundles of the releases that stay, also of those that are new.
 
     Args:
         gone: Releases that were removed, and may still be listed.
 
     Raises:
-        ReleaseError: The listing lacks the current release, and perhaps others.
+        ReleaseError: The listing lacks the current release, and perhaps others; or a
+            manifest is unknown, and with it its bundle.
     """
     # Before the listing, which then has it, too, if it is published meanwhile.
     current = read_existing(store).names["current"]
     listed = list_releases(store).keys()
     if current not in listed:
         raise damaged(store, current, "releases/ does not list it")
+    named = set()
     # The current one may have been removed, and published again.
-    manifests = [find_manifest(store, name) for name in (listed - gone) | {current}]
-    return {one and bundle_key(one.bundle_sha256) for one in manifests}
+    for name in (listed - gone) | {current}:
+        manifest = find_manifest(store, name)
+        if manifest is None:
+            raise damaged(store, name, "its manifest is missing or invalid")
+        named.add(bundle_key(manifest.bundle_sha256))
+    return named
 
 
 def _require_bundle(store: Boto3Store) -> None:

@@ -126,6 +126,7 @@ class Folder:
         self._api = api
         rules = Path(path, ".airflowignore")
         ignored = rules.read_text(errors="replace") if rules.is_file() else ""
+        ignored = re.sub(r"\s*#.*", "", ignored)  # as Airflow does, also behind a rule
         files, left = folder.look(path, [*ignored.splitlines(), *exclude])
         self._sources = {
             file.path: folder.read(file).data.decode("utf-8", "replace")
@@ -205,6 +206,8 @@ def wait(
     """
     name = short(wanted.name)
     first = None
+    # Those that count, of the last complete look.
+    errors: dict[Fault, Row] = {}
     is_broken = False
     has_arrived = False
     arrived = inf
@@ -212,10 +215,10 @@ def wait(
         api.log_in()
         while True:
             rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
-            errors = _errors(api)
+            found = _errors(api)
             lacks: list[Finding] = []
             if first is None:
-                first = errors
+                first = found
             # What a look has shown may be of a parse during it. Also what had arrived
             # arrives again, if another one came since.
             arrived = (
@@ -225,7 +228,7 @@ def wait(
             )
             # also those that are there at first, once they are read again
             broken = {
-                fault[0] for fault, row in errors.items() if row != first.get(fault)
+                fault[0] for fault, row in found.items() if row != first.get(fault)
             }
             wanted.compare(rows, broken, lacks)
             if not (lacks or rows):
@@ -235,7 +238,7 @@ def wait(
                 before = first.keys() if lacks else frozenset()
             errors = {
                 fault: row
-                for fault, row in errors.items()
+                for fault, row in found.items()
                 if fault not in before or fault[0] in changed
             }
             late = _late(errors.values(), arrived)
@@ -245,16 +248,20 @@ def wait(
                 is_broken = True
                 break
             if not lacks:
-                facts = {
-                    "result": "live",
-                    "deployed": wanted.name,
-                    "dags": [row["dag_id"] for row in rows],
-                    "unproven": wanted.unproven,
-                }
                 lines = [f"Live: Airflow runs {name}, DAGs: {len(rows)}"]
                 if wanted.unproven:
                     lines.append(f"Not proven: {', '.join(wanted.unproven):.1000}")
-                return Report(lines, {"airflow": facts})
+                return Report(
+                    lines,
+                    {
+                        "airflow": {
+                            "result": "live",
+                            "deployed": wanted.name,
+                            "dags": [row["dag_id"] for row in rows],
+                            "unproven": wanted.unproven,
+                        }
+                    },
+                )
             show(f"Airflow does not run {name} yet; behind: {len(lacks)}; {lacks[-1]}")
     if first is None:
         raise SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])

@@ -157,9 +157,8 @@ class Signer:
         """
         Return a pointer with its signature.
         """
-        raw = self._key.sign(_message(body, bucket, prefix))
-        text = f"{ALGORITHM}:{self.key_id}:{base64.b64encode(raw).decode()}"
-        return body + f'{{"signature": "{text}"}}\n'.encode()
+        text = base64.b64encode(self._key.sign(_message(body, bucket, prefix))).decode()
+        return body + f'{{"signature": "{ALGORITHM}:{self.key_id}:{text}"}}\n'.encode()
 
 
 def read_signer(path: str) -> Signer:

@@ -42,12 +42,13 @@ class Place(Publisher):
         self._client = server.client()
 
     def bodies(self) -> Bodies:
-        found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return {
             item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])[
                 "Body"
             ].read()
-            for item in found
+            for item in self._client.list_objects_v2(Bucket=self.bucket).get(
+                "Contents", []
+            )
         }
 
     def current(self) -> Bodies:

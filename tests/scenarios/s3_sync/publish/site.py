@@ -81,9 +81,10 @@ class Site(Publisher):
 
     def has(self, files: Bodies, days: float = 40, **more: Any) -> Release:
         """Store a release that was published so many days ago."""
-        at = datetime.now(UTC) - timedelta(days=days)
         release = make_release(files, **more)
-        self.s3.put_all(release.objects(), PREFIX, at=at)
+        self.s3.put_all(
+            release.objects(), PREFIX, at=datetime.now(UTC) - timedelta(days=days)
+        )
         return release
 
     def begin_with(self, *releases: Bodies) -> None:

@@ -34,8 +34,11 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
             won, lost = race(
                 publisher, tmp_path, str(number), f"s3://{bucket}/{prefix}"
             )
-            got = store.client().get_object(Bucket=bucket, Key=f"{prefix}current.json")
-            version = json.loads(got["Body"].read())["version"]
+            version = json.loads(
+                store.client()
+                .get_object(Bucket=bucket, Key=f"{prefix}current.json")["Body"]
+                .read()
+            )["version"]
 
             assert version in won.out, (number, won.out)
             assert version not in lost.out, (number, lost.out)

@@ -15,7 +15,7 @@ from tests import Deed
 from tests.scenarios.s3_sync.publish.site import NO_AIRFLOW, POINTER, A, B, C, Site
 from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get
-from tests.support.http.faults import answer_with, drip, first
+from tests.support.http.faults import answer_with, drip, first, hang, truncate
 from tests.support.http.loopback import Answer, Exchange, Fault, Match
 from tests.support.s3_sync.publishing import Ran, write_files
 from tests.support.s3_sync.releases import make_release
@@ -125,6 +125,7 @@ def test_waits_although_the_server_is_busy_and_its_progress_cannot_be_written(
     site.environment |= {"AIRFLOW_API_TOKEN": TOKEN, "AIRFLOW_API_PASSWORD": ""}
     airflow.show("a", revision)
     airflow.inject(Exchange.reset, of("/importErrors"), times=1)
+    airflow.inject(truncate(9), of("/dags"), times=1)
 
     with open("/dev/full", "w") as full:
         ran = site.run("wait", stderr=full)
@@ -175,6 +176,17 @@ def test_an_import_error_that_a_release_brings_fails_with_file_line_and_tracebac
     assert ["old.py"] == paths(site.refuses("import_errors", fixed, "--wait", code=4))
 
 
+def test_an_earlier_error_is_no_problem_of_a_release_if_the_store_hangs(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.break_file("old.py", STACK)
+    meanwhile(airflow, lambda: site.s3.inject(hang(), is_get(POINTER)))
+
+    assert [""] == paths(
+        site.refuses("release_not_live", B, "--wait", "--timeout", "6s")
+    )
+
+
 def test_an_error_of_a_file_as_it_was_before_the_release_does_not_count(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
@@ -195,7 +207,12 @@ def test_a_new_file_must_have_a_dag_or_an_import_error(
 ) -> None:
     """Unless the folder's `.airflowignore` excludes it."""
     dag = b"with DAG('new'): pass"
-    files = {"left.py": dag, ".airflowignore": b"left.py", "new.py": dag, "old.py": dag}
+    files = {
+        "left.py": dag,
+        ".airflowignore": b"left.py  # old",
+        "new.py": dag,
+        "old.py": dag,
+    }
     published = make_release(files).revision
     airflow.show("a", published)
     airflow.show("old", published)
@@ -206,6 +223,7 @@ def test_a_new_file_must_have_a_dag_or_an_import_error(
 
     site.publish(A)
     airflow.break_file("new.py", STACK)
+    airflow.error_rows = 150
     site.refuses("import_errors", files, "--wait", "--timeout", "20s", code=4)
 
     site.publish(A)
@@ -367,7 +385,7 @@ def test_waits_until_the_sources_of_a_folder_are_there_and_read_again(
         "typed.py": b"one: sdk.DAG = sdk.DAG('x')",
         "us.zipcodes.py": dag,
         "skipped/x.py": dag,
-        ".airflowignore": b"skipped/",
+        ".airflowignore": b"# old\n\nskipped/  # too",
         "left.py": dag,
         ".s3-sync-ignore": b"left.py",
     }
