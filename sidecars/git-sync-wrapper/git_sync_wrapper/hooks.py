@@ -132,7 +132,7 @@ def webhook(options: Options) -> list[Hook]:
                 redirects=MOST_REDIRECTS,
                 seconds=options.webhook_timeout,
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # or no thread can be started
             raise HookFailed("no answer", str(error)) from None
         if 0 < expected != answer.status:
             raise HookFailed(f"the answer is {answer.status} instead of {expected}")

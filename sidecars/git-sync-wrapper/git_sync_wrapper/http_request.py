@@ -63,15 +63,16 @@ def send(
         proxy = proxies.proxy_for(url.scheme or "", url.host or "", port, os.environ)
         if proxy:
             login = util.make_headers(
-                proxy_basic_auth=unquote(util.parse_url(proxy).auth or "")
+                proxy_basic_auth=unquote(util.parse_url(proxy).auth or "", "latin-1")
             )
             client = urllib3.ProxyManager(proxy, proxy_headers=login)
         client.pool_classes_by_scheme = {
             scheme: _noting(pool, made, is_late)
             for scheme, pool in client.pool_classes_by_scheme.items()
         }
-        # As in Go; it is not for another server to which this one redirects.
-        login = util.make_headers(basic_auth=unquote(url.auth or ""))
+        # As in Go; it is not for another server to which this one redirects. latin-1
+        # keeps its bytes, because urllib3 writes no other letters.
+        login = util.make_headers(basic_auth=unquote(url.auth or "", "latin-1"))
         with client.request(
             method,
             url._replace(auth=None).url,
@@ -86,7 +87,7 @@ def send(
             to = found.get_redirect_location() or ""
         if not is_late.is_set():
             return Answer(found.status, to and urljoin(address, to), body)
-    except urllib3.exceptions.HTTPError as error:
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
         if not is_late.is_set():
             # Its own text may quote a password, but not that of its cause.
             raise OSError(
