@@ -38,7 +38,8 @@ def test_adds_moves_and_removes_submodules_with_the_commits(here: GitSite) -> No
     Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the
     commit.
     """
-    commit = here.server.repository("library.git").commit({"lib.py": "lib = 1\n"})
+    files = {"lib.py": "lib = 1\n", "a.bin": "", ".gitattributes": "*.bin filter=lfs\n"}
+    commit = here.server.repository("library.git").commit(files)
     first = here.repository.commit({"a.py": "a = 1\n"}, whole=True)
     patterns = here.folder / "sparse"
     patterns.write_text("*.py\n/lib\n")
@@ -52,6 +53,8 @@ def test_adds_moves_and_removes_submodules_with_the_commits(here: GitSite) -> No
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
     assert ".gitmodules" not in here.files()
+    lacks = ["lib/a.bin needs the filter lfs, which git has no program for"]
+    assert lacks == record(here)["unfiltered"]
     newer = here.server.repository("moved.git").commit({"lib.py": "lib = 2\n"})
     here.wait_until_shown(
         here.repository.commit_submodule("lib", here.server.url("moved.git"), newer),
