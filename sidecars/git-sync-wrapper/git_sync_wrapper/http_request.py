@@ -58,9 +58,13 @@ def send(
     cut.start()
     try:
         url = util.parse_url(address)
-        port = url.port or (443 if url.scheme == "https" else 80)
         client = urllib3.PoolManager()
-        proxy = proxies.proxy_for(url.scheme or "", url.host or "", port, os.environ)
+        proxy = proxies.proxy_for(
+            url.scheme or "",
+            url.host or "",
+            url.port or (443 if url.scheme == "https" else 80),
+            os.environ,
+        )
         if proxy:
             login = util.make_headers(
                 proxy_basic_auth=unquote(util.parse_url(proxy).auth or "", "latin-1")

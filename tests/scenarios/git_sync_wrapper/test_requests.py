@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from git_sync_wrapper.hooks import HookFailed, webhook
-from git_sync_wrapper.options import read_options
+from git_sync_wrapper.options import Options
 from sidecar_runtime.fence import Fence
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with, drip
@@ -60,8 +60,7 @@ def test_whatever_stops_a_webhook_is_a_failure_of_the_hook(
     """What nobody expects would end its thread, and liveness the container."""
     with Service() as service:
         service.inject(answer_with(Answer(302, {"Location": "http://["})))
-        given = {"GITSYNC_REPO": "/dags", "GITSYNC_WEBHOOK_URL": service.endpoint}
-        (hook,) = webhook(read_options([], given))
+        (hook,) = webhook(Options(webhook_url=service.endpoint))
         with pytest.raises(HookFailed, match="not a URL"):
             hook.run("", "", Fence())
         full = Mock(side_effect=RuntimeError("can't start new thread"))
