@@ -95,7 +95,7 @@ def send(
         if not is_late.is_set():
             # Its own text may quote a password, but not that of its cause.
             raise OSError(
-                f"{error.__cause__ or error.__context__ or 'not a URL'}"
+                f"{error.__cause__ or error.__context__ or 'an invalid URL or method'}"
             ) from None
     finally:
         cut.cancel()

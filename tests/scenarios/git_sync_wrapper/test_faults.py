@@ -185,6 +185,14 @@ FAULTS: list[tuple[str, str, Situation]] = [
         "signal: killed",
         program("GITSYNC_GIT", '[ $1 = fetch ] && kill -9 $$; exec git "$@"'),
     ),
+    (
+        "bug",
+        "embedded null",
+        settings(
+            GITSYNC_CREDENTIAL='{{"url": "http://h", "username": "u", '
+            '"password-file": "\\u0000"}}'
+        ),
+    ),
     ("target_denied", "/sys/dags", settings(GITSYNC_ROOT="/sys/dags")),
     ("target_failed", "/proc/dags", settings(GITSYNC_ROOT="/proc/dags")),
 ]
@@ -222,8 +230,8 @@ def test_each_fault_has_its_reason(
         ),
         ("hook_failed", "no answer: 220 smtp", a_webhook_of_another_protocol),
         (
-            "bug",
-            "",
+            "hook_failed",
+            "no answer: an invalid URL or method",
             settings(GITSYNC_WEBHOOK_URL="{server}", GITSYNC_WEBHOOK_METHOD="\1"),
         ),
     ],

@@ -61,7 +61,7 @@ def test_whatever_stops_a_webhook_is_a_failure_of_the_hook(
     with Service() as service:
         service.inject(answer_with(Answer(302, {"Location": "http://["})))
         (hook,) = webhook(Options(webhook_url=service.endpoint))
-        with pytest.raises(HookFailed, match="not a URL"):
+        with pytest.raises(HookFailed, match="invalid URL"):
             hook.run("", "", Fence())
         full = Mock(side_effect=RuntimeError("can't start new thread"))
         monkeypatch.setattr(threading.Timer, "start", full)
