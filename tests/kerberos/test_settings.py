@@ -51,8 +51,12 @@ def test_shows_settings_and_errors_under_the_names_that_were_used() -> None:
     } == changed(given)
     (problem,) = problems_of(AIRFLOW__KERBEROS__CCACHE="KCM:")
     assert ("AIRFLOW__KERBEROS__CCACHE", "KCM:") == (problem.setting, problem.value)
-    theirs = ("KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "KRB5_TRACE")
-    assert read() == read(**dict.fromkeys(theirs, "/of/consumers"))
+    assert read() == read(
+        **dict.fromkeys(
+            ("KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "KRB5_TRACE"),
+            "/of/consumers",
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,12 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
     compared = 0
     kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
     for use_fips, use_dualstack, style in kinds:
-        options = {
-            "use_fips": use_fips,
-            "use_dualstack": use_dualstack,
-            "addressing_style": style,
-        }
-        settings = config(region=region, **options)
+        settings = config(
+            region=region,
+            use_fips=use_fips,
+            use_dualstack=use_dualstack,
+            addressing_style=style,
+        )
         with suppress(Refused):  # the partition has no FIPS or dual-stack endpoint
             theirs = Botocore(session, settings)
             for bucket in [*BUCKETS, *([] if style == "path" else points)]:

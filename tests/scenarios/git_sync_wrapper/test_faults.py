@@ -65,8 +65,12 @@ def a_commit_that_nobody_pushed(here: GitSite) -> Settings:
 def a_role_without_rights(here: GitSite) -> Settings:
     here.server.refusal = 403
     here.server.accept()
-    closed = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"}
-    return {**CODECOMMIT, **KEYS, **closed}
+    return {
+        **CODECOMMIT,
+        **KEYS,
+        "AWS_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
+    }
 
 
 def a_webhook_of_another_protocol(here: GitSite) -> Settings:

@@ -94,8 +94,9 @@ def test_what_is_planted_is_replaced_or_named_and_leads_nowhere(
         coming, files = change(s3, source)
         if not is_running:
             daemon.kill()
-        known = {"store": ".s3-sync/snapshots", "name": shown, "next": coming}
-        planted = {*names.format(**known).split()}
+        planted = {
+            *names.format(store=".s3-sync/snapshots", name=shown, next=coming).split()
+        }
         for name in sorted(planted):
             plant(kind, target / name, canary)
         if not is_running:
