@@ -13,6 +13,11 @@ from git_sync_wrapper.reasons import explain, heard
 MESSAGES = """\
 credentials_refused: The requested URL returned error: 401
 git_sync_usage: unknown flag: --frob
+git_sync_usage: error: key does not contain a section: nosection
+git_sync_usage: fatal: invalid filter-spec 'garbage'
+git_sync_usage: FATAL: git executable not found
+git_sync_usage: git cannot be started: [Errno 2] No such file or directory: '/nope'
+git_too_old: error: key does not contain a section: set
 git_too_old: git: 'remote-https' is not a git command. See 'git --help'.
 git_too_old: git: 'sparse-checkout' is not a git command. See 'git --help'.
 # No other git has it either.

@@ -40,13 +40,15 @@ REASONS = {
     "git_too_old": Reason(
         "Use the image unchanged, or set GITSYNC_GIT to a newer git.",
         # of other remotes, the X in X::ADDRESS and X://ADDRESS is wrong
-        r"^usage: git|not in a git directory|key does not contain a section"
+        r"^usage: git|not in a git directory|key does not contain a section: (un)?(set|get|list)$"
         r"|git: '(remote-https?'|(?!remote-)\S+) is not a git command",
     ),
     "git_sync_usage": Reason(
         "Correct the flag or variable; see `git-sync --man`.",
         r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|(?-i:FATAL: invalid))"
-        r"|'remote-\S+ is not a git command|URL rejected|bad/illegal format",
+        r"|'remote-\S+ is not a git command|URL rejected|bad/illegal format"
+        r"|does not contain a section|invalid filter-spec|git executable not found"
+        r"|git cannot be started: .Errno 2.",
     ),
     "target_full": Reason(
         FULL_ADVICE,
