@@ -52,8 +52,10 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
         text=True,
     )
 
-    lines = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    assert user == (lines.get("username") or None)
+    assert user == (
+        dict(line.split("=", 1) for line in done.stdout.splitlines()).get("username")
+        or None
+    )
 
 
 REFUSED = "fatal: Authentication failed for 'https://h.example/org/a/'"

@@ -13,6 +13,18 @@ from git_sync_wrapper.reasons import explain, heard
 MESSAGES = """\
 credentials_refused: The requested URL returned error: 401
 git_sync_usage: unknown flag: --frob
+git_sync_usage: error: key does not contain a section: nosection
+git_sync_usage: fatal: invalid filter-spec 'garbage'
+git_sync_usage: FATAL: git executable not found
+git_sync_usage: git cannot be started: [Errno 2] No such file or directory: '/nope'
+git_too_old: error: key does not contain a section: set
+git_too_old: git: 'remote-https' is not a git command. See 'git --help'.
+git_too_old: git: 'sparse-checkout' is not a git command. See 'git --help'.
+# No other git has it either.
+git_sync_usage: git: 'remote-codecommit' is not a git command. See 'git --help'.
+git_sync_usage: fatal: unable to access 'https://x:99999/': URL rejected: Port number was
+git_sync_usage: fatal: unable to access 'https://x:99999/': URL using bad/illegal format
+proxy_refused: fatal: unable to access 'https://x/': Proxy CONNECT aborted
 target_full: fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace
 target_full: unable to create directory for '.git/worktrees/1/logs/HEAD': No such file
 # What the server says about itself.
@@ -37,6 +49,8 @@ server_error: GnuTLS recv error (-54): Error in the pull function.
 server_error: OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x:443
 server_error: OpenSSL SSL_connect: SSL_ERROR_ZERO_RETURN in connection to x:443
 server_error: TLS connect error: error:0A000126:SSL routines::unexpected eof while reading
+server_error: fatal: unable to access 'x': transfer closed with 470 bytes remaining to read
+server_error: fatal: unable to access 'x': end of response with 470 bytes missing
 server_error: kex_exchange_identification: Connection closed by remote host
 throttled: The requested URL returned error: 503
 ssh_key_refused: git@h: Permission denied (gssapi-with-mic,publickey).
@@ -48,6 +62,7 @@ tls_failed: OpenSSL/3.0.19: error:0A00010B:SSL routines::wrong version number
 tls_failed: OpenSSL SSL_connect: SSL_ERROR_SSL in connection to x:443
 tls_failed: server certificate verification failed. CAfile: none CRLfile: none
 tls_failed: SSL: certificate subject name (x) does not match target 'y'
+not_a_git_server: fatal: unable to access 'x': Received HTTP/0.9 when not allowed
 not_a_git_server: fatal: invalid server response; expected service
 not_a_git_server: fatal: protocol error: bad line length character: <htm
 # git-sync's own messages, about its files and its requests for a GitHub App.

@@ -91,9 +91,13 @@ a comment before the first section
     # the first
     kdc = one  # of two
     kdc = two:88
+    kdc = four:99999
   }
   OTHER = {
     kdc = three
+  }
+  LAST {
+    kdc = five
   }
 """
 
@@ -208,13 +212,18 @@ def test_reports_the_reason_of_invalid_content(
 @pytest.mark.parametrize(
     ("reason", "lines"),
     [
-        ("kdc_hung", ["10: kdc = one  # of two", "11: kdc = two:88"]),
+        (
+            "kdc_hung",
+            ["10: kdc = one  # of two", "11: kdc = two:88", "12: kdc = four:99999"],
+        ),
         (
             "config_invalid",
             [
                 "1: a comment before the first section",
                 "3: ticket_lifetime = 10 hours",
                 "10: kdc = one  # of two",
+                "12: kdc = four:99999",
+                "17: LAST {",
             ],
         ),
         ("krb5_failed", []),

@@ -336,7 +336,12 @@ class Engine:
         ):
             with suppress(GitFailed):
                 said = self._git.ask(
-                    ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"],
+                    [
+                        "ls-files",
+                        "-z",
+                        "--recurse-submodules",
+                        ":(exclude,attr:!filter)",
+                    ],
                     self.worktree,
                     fence,
                 )

@@ -102,8 +102,9 @@ def exechook(options: Options) -> list[Hook]:
             )
             code = child.run(command, fence, options.exechook_timeout, said)
         except child.DeadlinePassed:
-            late = f"it did not end within {options.exechook_timeout:g} s"
-            raise HookFailed(late) from None
+            raise HookFailed(
+                f"it did not end within {options.exechook_timeout:g} s"
+            ) from None
         except (OSError, SidecarError) as error:
             raise HookFailed(f"it cannot be started: {error}") from None
         if code != 0:
@@ -132,7 +133,7 @@ def webhook(options: Options) -> list[Hook]:
                 redirects=MOST_REDIRECTS,
                 seconds=options.webhook_timeout,
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # or no thread can be started
             raise HookFailed("no answer", str(error)) from None
         if 0 < expected != answer.status:
             raise HookFailed(f"the answer is {answer.status} instead of {expected}")

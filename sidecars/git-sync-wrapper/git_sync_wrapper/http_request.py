@@ -58,20 +58,25 @@ def send(
     cut.start()
     try:
         url = util.parse_url(address)
-        port = url.port or (443 if url.scheme == "https" else 80)
         client = urllib3.PoolManager()
-        proxy = proxies.proxy_for(url.scheme or "", url.host or "", port, os.environ)
+        proxy = proxies.proxy_for(
+            url.scheme or "",
+            url.host or "",
+            url.port or (443 if url.scheme == "https" else 80),
+            os.environ,
+        )
         if proxy:
             login = util.make_headers(
-                proxy_basic_auth=unquote(util.parse_url(proxy).auth or "")
+                proxy_basic_auth=unquote(util.parse_url(proxy).auth or "", "latin-1")
             )
             client = urllib3.ProxyManager(proxy, proxy_headers=login)
         client.pool_classes_by_scheme = {
             scheme: _noting(pool, made, is_late)
             for scheme, pool in client.pool_classes_by_scheme.items()
         }
-        # As in Go; it is not for another server to which this one redirects.
-        login = util.make_headers(basic_auth=unquote(url.auth or ""))
+        # As in Go; it is not for another server to which this one redirects. latin-1
+        # keeps its bytes, because urllib3 writes no other letters.
+        login = util.make_headers(basic_auth=unquote(url.auth or "", "latin-1"))
         with client.request(
             method,
             url._replace(auth=None).url,
@@ -86,11 +91,11 @@ def send(
             to = found.get_redirect_location() or ""
         if not is_late.is_set():
             return Answer(found.status, to and urljoin(address, to), body)
-    except urllib3.exceptions.HTTPError as error:
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
         if not is_late.is_set():
             # Its own text may quote a password, but not that of its cause.
             raise OSError(
-                f"{error.__cause__ or error.__context__ or 'not a URL'}"
+                f"{error.__cause__ or error.__context__ or 'an invalid URL or method'}"
             ) from None
     finally:
         cut.cancel()

@@ -39,11 +39,16 @@ class Reason(NamedTuple):
 REASONS = {
     "git_too_old": Reason(
         "Use the image unchanged, or set GITSYNC_GIT to a newer git.",
-        r"^usage: git|not in a git directory|is not a git command|key does not contain a section",
+        # of other remotes, the X in X::ADDRESS and X://ADDRESS is wrong
+        r"^usage: git|not in a git directory|key does not contain a section: (un)?(set|get|list)$"
+        r"|git: '(remote-https?'|(?!remote-)\S+) is not a git command",
     ),
     "git_sync_usage": Reason(
         "Correct the flag or variable; see `git-sync --man`.",
-        r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|(?-i:FATAL: invalid))",
+        r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|(?-i:FATAL: invalid))"
+        r"|'remote-\S+ is not a git command|URL rejected|bad/illegal format"
+        r"|does not contain a section|invalid filter-spec|git executable not found"
+        r"|git cannot be started: .Errno 2.",
     ),
     "target_full": Reason(
         FULL_ADVICE,
@@ -82,7 +87,7 @@ REASONS = {
     "proxy_refused": Reason(
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
         r"Could not resolve proxy|CONNECT tunnel failed|Received HTTP code \d+ from proxy"
-        r"|returned error: 407",
+        r"|Proxy CONNECT aborted|returned error: 407",
     ),
     "tls_failed": Reason(
         "If a company CA signs the traffic, set GIT_SSL_CAINFO to its bundle.",
@@ -135,12 +140,13 @@ REASONS = {
     ),
     "not_a_git_server": Reason(
         "Open the URL in a browser: a login page, a portal or a proxy answers there.",
-        r"is this a git repository\?|invalid server response|bad line length character",
+        r"is this a git repository\?|invalid server response|bad line length character"
+        r"|Received HTTP/0\.9",
     ),
     "server_error": Reason(
         "If it keeps failing, check the git server.",
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
-        r"|Connection closed by"
+        r"|Connection closed by|transfer closed|bytes missing"
         r"|^(fatal: )?remote( error)?: .{,500}(out of memory|No space left)"
         rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
     ),

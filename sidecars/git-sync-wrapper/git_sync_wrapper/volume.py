@@ -119,8 +119,8 @@ class Volume:
             with explained(f"cannot clear {self.root}/{STORE}"), fence:
                 self.snapshots.sweep()
                 # Airflow's folder walk follows links: if it begins at the root, it must
-                # skip this. on a full volume, what is published comes first
-                with suppress(OSError):
+                # skip this.
+                with suppress(OSError):  # a full volume: what is published comes first
                     write_own(AIRFLOWIGNORE, _ANY_COMMIT, self.store, mode=0o664)
         published = self.published()
         with explained(f"cannot read {RECORD}"):

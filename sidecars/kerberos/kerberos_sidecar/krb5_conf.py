@@ -95,10 +95,10 @@ def _search(file: str, realm: str, pattern: re.Pattern[str]) -> list[str]:
     block = ""
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         text = line.strip()
+        if block in ("", realm) and pattern.fullmatch(text):
+            lines.append(f"{file}, line {number}: {text}")
         if text.endswith("{"):
             block = text.partition("=")[0].strip()
         elif text.startswith(("}", "[")):
             block = ""
-        if block in ("", realm) and pattern.fullmatch(text):
-            lines.append(f"{file}, line {number}: {text}")
     return lines

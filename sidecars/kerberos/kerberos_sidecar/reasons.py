@@ -186,7 +186,7 @@ _INVALID = (
         "ticket_lifetime|renew_lifetime|clockskew|request_timeout",
         r"\d+|(?:\d+[dhms]\s*)+|\d+(?::\d+)+",
     ),
-    _unless(_KDCS, r"https:.*|[\w.-]+(?::\d+)?|\[[\da-f:]+\](?::\d+)?"),
+    _unless(_KDCS, r"https:.*|([\w.-]+|\[[\da-f:]+\])(:[1-6]?\d{1,4})?"),
 )
 
 # Reason → the lines of krb5.conf that may be its cause, as patterns.

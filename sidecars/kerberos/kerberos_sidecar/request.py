@@ -249,9 +249,9 @@ def _reason_of_trace(
     """
     principal = keytab.principal
     code, words = said
-    # libkrb5 says this of KDCs that refuse, of silent ones, and of names without one.
     if code == NO_DNS:  # libkrb5 says "Resource temporarily unavailable"
         words = f"its servers fail or are silent about {trace.unresolved}"
+    # Its NO_CONTACT is of KDCs that refuse, of silent ones, and of names without one.
     elif code == NO_CONTACT and trace.unresolved:
         code = NO_DNS
         words = f"it does not know {trace.unresolved}"

@@ -75,7 +75,8 @@ PATTERNS: Mapping[str, str] = {
     "database_not_migrated": r"^(42P01|42703|3F000|1146|1054)$",
     "database_missing": r'^(3D000|1049)$|database "" does not exist|no such database',
     "database_denied": r"^(28|1044$|1045$|1698$)|authentication (failed|method)|pg_hba\.conf|"
-    r'role "" does not exist|no password supplied|no such user|not permitted to log in',
+    r'role "" does not exist|no password supplied|no such user|not permitted to log in|'
+    "permission denied for database",
     "database_read_denied": r"^(42501|1142|1143)$",
     # By the server, innodb_read_only (two codes), or transaction_read_only.
     "database_read_only": r"^(25006|1290|1874|1836|1792)$",
@@ -84,7 +85,7 @@ PATTERNS: Mapping[str, str] = {
     "database_lost": r"^(0$|08|57P|25P03|2006$|2013$|1053$|1927$|4031$)|terminating connection|"
     r"closed the connection|has been closed|could not (receive|send) data|connection reset|"
     r"ssl syscall|unexpected eof",
-    "database_tls_failed": r"^(2026|3159)$|ssl|certificate|tls",
+    "database_tls_failed": r"^(2026|3159)$|(?<!response to )ssl|certificate|tls",
     "database_unreachable": r"^(2002|2003)$|could not (translate|connect)|name resolution|refused|"
     r"tim(eout|ed out)|no route|unreachable|no such file|starting up|shutting down|recovery",
 }

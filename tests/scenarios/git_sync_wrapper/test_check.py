@@ -113,10 +113,13 @@ def test_check_readyz_and_a_metric_report_a_standby_beside_another_source(
     told = standby.wait_until_ready().json()
     assert (told["result"], told["reason"]) == ("waiting", "published_elsewhere")
     assert standby.metrics()[since("waiting", "published_elsewhere")]
-    success = 'sidecar_last_success_timestamp_seconds{sidecar="git-sync-wrapper"}'
-    assert not standby.metrics()[success], "AirflowSidecarStale is for it"
-    short = {"GITSYNC_DEPTH": "1", "GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE": "2s"}
-    assert 3 == here.wrapper("--one-time", **short).wait_for_exit().code
+    assert not standby.metrics()[
+        'sidecar_last_success_timestamp_seconds{sidecar="git-sync-wrapper"}'
+    ], "AirflowSidecarStale is for it"
+    one_shot = here.wrapper(
+        "--one-time", GITSYNC_DEPTH="1", GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s"
+    )
+    assert 3 == one_shot.wait_for_exit().code
 
 
 @pytest.mark.parametrize(
@@ -173,8 +176,14 @@ def test_page_log_and_record_report_author_time_subject_and_changes(
     assert found.pop("committed_at").startswith("2023-11-14T22:13:")
     assert began <= found.pop("published_at") <= time.time()
     assert found.pop("made_by")
-    asked = {"repo": here.server.url(), "ref": "main", "fallback": ""}
-    assert found == {"revision": commit, "snapshot": commit, **asked, **told}
+    assert found == {
+        "revision": commit,
+        "snapshot": commit,
+        "repo": here.server.url(),
+        "ref": "main",
+        "fallback": "",
+        **told,
+    }
     here.server.stop()
     wrapper.kill()
     for process in (wrapper.start(), here.wrapper()):

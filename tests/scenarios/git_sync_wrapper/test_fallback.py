@@ -199,13 +199,13 @@ def test_fetches_the_history_if_the_server_refuses_commits_by_hash(
 
 
 def test_the_gate_gets_its_grammar_its_variables_and_its_time(here: GitSite) -> None:
-    old = {
-        "GIT_SYNC_WRAPPER_GATE_GRAMMAR": "3.11",
-        "GIT_SYNC_WRAPPER_LOG_LEVEL": "error",
-    }
     here.repository.commit({"dag.py": "type X = int\n"}, onto="")
     one_shot = here.wrapper(
-        "--one-time", **GATE, **old, GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s"
+        "--one-time",
+        **GATE,
+        GIT_SYNC_WRAPPER_GATE_GRAMMAR="3.11",
+        GIT_SYNC_WRAPPER_LOG_LEVEL="error",
+        GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s",
     )
     assert 3 == one_shot.wait_for_exit().code
     assert {"error"} == {event["level"] for event in one_shot.events}

@@ -65,8 +65,12 @@ def a_commit_that_nobody_pushed(here: GitSite) -> Settings:
 def a_role_without_rights(here: GitSite) -> Settings:
     here.server.refusal = 403
     here.server.accept()
-    closed = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"}
-    return {**CODECOMMIT, **KEYS, **closed}
+    return {
+        **CODECOMMIT,
+        **KEYS,
+        "AWS_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
+    }
 
 
 def a_webhook_of_another_protocol(here: GitSite) -> Settings:
@@ -185,6 +189,14 @@ FAULTS: list[tuple[str, str, Situation]] = [
         "signal: killed",
         program("GITSYNC_GIT", '[ $1 = fetch ] && kill -9 $$; exec git "$@"'),
     ),
+    (
+        "bug",
+        "embedded null",
+        settings(
+            GITSYNC_CREDENTIAL='{{"url": "http://h", "username": "u", '
+            '"password-file": "\\u0000"}}'
+        ),
+    ),
     ("target_denied", "/sys/dags", settings(GITSYNC_ROOT="/sys/dags")),
     ("target_failed", "/proc/dags", settings(GITSYNC_ROOT="/proc/dags")),
 ]
@@ -222,8 +234,8 @@ def test_each_fault_has_its_reason(
         ),
         ("hook_failed", "no answer: 220 smtp", a_webhook_of_another_protocol),
         (
-            "bug",
-            "",
+            "hook_failed",
+            "no answer: an invalid URL or method",
             settings(GITSYNC_WEBHOOK_URL="{server}", GITSYNC_WEBHOOK_METHOD="\1"),
         ),
     ],

@@ -204,8 +204,16 @@ def above(git: Path, _: Outside) -> None:
     Plant a repository around the work folder, which is its worktree.
     """
     shutil.rmtree(git)
-    places = (f"--git-dir={git.parent.parent}/.git", f"--work-tree={git.parent}")
-    subprocess.run(["git", *places, "init", "-q"], check=True)
+    subprocess.run(
+        [
+            "git",
+            f"--git-dir={git.parent.parent}/.git",
+            f"--work-tree={git.parent}",
+            "init",
+            "-q",
+        ],
+        check=True,
+    )
 
 
 def folders(git: Path, _: Outside) -> None:
@@ -278,8 +286,7 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 ) -> None:
     git = here.root / WORK / ".git"
     here.server.accept(("deploy", "password"))
-    login = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": "password"}
-    wrapper = here.publish(**login)
+    wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="password")
     wrapper.wait_for_event("cycle_finished")
     TRAPS[plant](git, outside)
     commit = next_commit(here, 1)

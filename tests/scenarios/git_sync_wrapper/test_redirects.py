@@ -43,17 +43,22 @@ def test_a_redirect_to_another_host_is_refused(
     In a one-shot on an empty volume git-sync asks first, later `git ls-remote`. Whoever
     answers for `--askpass-url` would choose the login.
     """
-    askpass = here.server.url("askpass/login").replace("//", "//me:hush@")
     wrapper = here.describe(
         GIT_SYNC_WRAPPER_ONE_SHOT=str(what == "first run"),
-        GITSYNC_ASKPASS_URL=askpass if what == "login" else None,
+        GITSYNC_ASKPASS_URL=here.server.url("askpass/login").replace("//", "//me:hush@")
+        if what == "login"
+        else None,
     )
     shown = ""
     if what in ("poll", "submodule"):
         shown = here.repository.head()
         here.wait_until_shown(shown, wrapper.start())
-    name = {"submodule": "library.git", "login": "askpass"}.get(what, "dags.git")
-    here.server.inject(redirect(foreign.url() + REFS), match=is_of(name))
+    here.server.inject(
+        redirect(foreign.url() + REFS),
+        match=is_of(
+            {"submodule": "library.git", "login": "askpass"}.get(what, "dags.git")
+        ),
+    )
     if what == "submodule":
         here.repository.commit_submodule(
             "library", here.server.url("library.git"), "1" * 40

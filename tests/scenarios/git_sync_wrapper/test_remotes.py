@@ -39,12 +39,12 @@ def test_keeps_what_it_has_without_dns_or_the_branch(
 
 def test_git_reads_exceptions_as_the_wrapper_does(here: GitSite) -> None:
     """curl knows no `*.localhost`, and no `*` among other entries."""
-    repository = here.server.url().replace("127.0.0.1", "localhost")
     with FakeProxy(here.server.port) as proxy:
-        through = {"http_proxy": proxy.endpoint, "NO_PROXY": "10.0.0.0/8,*.localhost"}
-        here.wrapper(GITSYNC_REPO=repository, **through).wait_for_event(
-            "cycle_finished"
-        )
+        here.wrapper(
+            GITSYNC_REPO=here.server.url().replace("127.0.0.1", "localhost"),
+            http_proxy=proxy.endpoint,
+            NO_PROXY="10.0.0.0/8,*.localhost",
+        ).wait_for_event("cycle_finished")
 
     assert [] == proxy.asked
 

@@ -38,7 +38,9 @@ def test_adds_moves_and_removes_submodules_with_the_commits(here: GitSite) -> No
     Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the
     commit.
     """
-    commit = here.server.repository("library.git").commit({"lib.py": "lib = 1\n"})
+    commit = here.server.repository("library.git").commit(
+        {"lib.py": "lib = 1\n", "a.bin": "", ".gitattributes": "*.bin filter=lfs\n"}
+    )
     first = here.repository.commit({"a.py": "a = 1\n"}, whole=True)
     patterns = here.folder / "sparse"
     patterns.write_text("*.py\n/lib\n")
@@ -52,6 +54,8 @@ def test_adds_moves_and_removes_submodules_with_the_commits(here: GitSite) -> No
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
     assert ".gitmodules" not in here.files()
+    (lack,) = record(here)["unfiltered"]
+    assert lack == "lib/a.bin needs the filter lfs, which git has no program for"
     newer = here.server.repository("moved.git").commit({"lib.py": "lib = 2\n"})
     here.wait_until_shown(
         here.repository.commit_submodule("lib", here.server.url("moved.git"), newer),
@@ -101,11 +105,11 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     }
     here.repository.commit(files, modes={"annexed/locked.csv": "120000"}, whole=True)
     (patterns := here.folder / "sparse").write_text("/*\n!/out\n")
-    config = {
-        "GITSYNC_GIT_CONFIG": "filter.up.smudge:tr a-z A-Z",
-        "GITSYNC_SPARSE_CHECKOUT_FILE": str(patterns),
-    }
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", **config)
+    wrapper = here.publish(
+        GIT_SYNC_WRAPPER_GATE="syntax",
+        GITSYNC_GIT_CONFIG="filter.up.smudge:tr a-z A-Z",
+        GITSYNC_SPARSE_CHECKOUT_FILE=str(patterns),
+    )
 
     lacks = [
         "annexed/locked.csv needs git-annex, which git-sync does not run",
@@ -139,11 +143,9 @@ def test_a_new_repository_that_the_gate_refuses_leaves_what_is_shown(
 ) -> None:
     here.publish().kill()
     here.server.repository("other.git").commit({"dag.py": "x = =\n"})
-    settings = {
-        "GITSYNC_REPO": here.server.url("other.git"),
-        "GIT_SYNC_WRAPPER_GATE": "syntax",
-    }
-    wrapper = here.wrapper(**settings)
+    wrapper = here.wrapper(
+        GITSYNC_REPO=here.server.url("other.git"), GIT_SYNC_WRAPPER_GATE="syntax"
+    )
     wrapper.wait_for_event("revision_refused")
     wrapper.sync()
 

@@ -4,8 +4,14 @@ What the receiver of a webhook and the service at `--askpass-url` may answer.
 
 from __future__ import annotations
 
+import threading
+from unittest.mock import Mock
+
 import pytest
 
+from git_sync_wrapper.hooks import HookFailed, webhook
+from git_sync_wrapper.options import Options
+from sidecar_runtime.fence import Fence
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with, drip
 from tests.support.http.loopback import (
@@ -37,15 +43,27 @@ def test_a_webhook_is_redirected_as_by_git_sync(
         ingress.inject(
             answer_with(Answer(status, {"Location": f"{service.endpoint}/new?a=b"}))
         )
-        url = ingress.endpoint.replace("//", "//me:hush@")
+        url = ingress.endpoint.replace("//", "//me:hu%C3%9F@")
         here.run_once(GITSYNC_WEBHOOK_URL=url)
         (first,) = ingress.requests
         (last,) = service.requests
 
     assert ("POST", "/new?a=b", method) == (first.method, last.target, last.method)
     assert here.repository.head() == last.headers["gitsync-hash"]
-    assert "authorization" in first.headers
+    assert "Basic bWU6aHXDnw==" == first.headers["authorization"]
     assert "authorization" not in last.headers
+
+
+def test_a_webhook_without_a_thread_is_a_failed_hook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What nobody expects would end its thread, and liveness the container."""
+    full = Mock(side_effect=RuntimeError("can't start new thread"))
+    monkeypatch.setattr(threading.Timer, "start", full)
+    (hook,) = webhook(Options(webhook_url="http://127.0.0.1:1"))
+
+    with pytest.raises(HookFailed, match="no answer: can't start"):
+        hook.run("", "", Fence())
 
 
 def drip_lines(head: bytes) -> Fault:

@@ -45,12 +45,11 @@ def test_a_commit_that_is_published_again_leaves_its_folder_to_a_task(
 def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(
     here: GitSite,
 ) -> None:
-    given = {
-        "GIT_SYNC_WRAPPER_RETAIN_COUNT": "0",
-        "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s",
-        "GITSYNC_STALE_WORKTREE_TIMEOUT": "1h",
-    }
-    wrapper = here.publish(**given)
+    wrapper = here.publish(
+        GIT_SYNC_WRAPPER_RETAIN_COUNT="0",
+        GIT_SYNC_WRAPPER_RETAIN_FOR="0s",
+        GITSYNC_STALE_WORKTREE_TIMEOUT="1h",
+    )
     older = os.readlink(here.link)
     commit = here.commit_revision(2)
     here.wait_until_shown(commit, wrapper)
@@ -66,13 +65,13 @@ def test_a_gate_that_edits_files_before_they_are_published_edits_only_the_new_co
     here: GitSite,
 ) -> None:
     """What it refuses, it is asked about again: that moment is told."""
-    program = script(here.folder / "edit", "echo '# edited' >> a.py; ! ls bad.py")
-    gate = {
-        "GIT_SYNC_WRAPPER_GATE": "command",
-        "GIT_SYNC_WRAPPER_GATE_COMMAND": program,
-    }
     commit_files(here)
-    wrapper = here.publish(**gate)
+    wrapper = here.publish(
+        GIT_SYNC_WRAPPER_GATE="command",
+        GIT_SYNC_WRAPPER_GATE_COMMAND=script(
+            here.folder / "edit", "echo '# edited' >> a.py; ! ls bad.py"
+        ),
+    )
     folder = here.link.resolve()
     before = contents(folder)
     here.wait_until_shown(commit_files(here, **{"new.py": "newer\n"}), wrapper)

@@ -181,9 +181,8 @@ def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     thousands of old keys, whose memory is no longer than that of one.
     """
     add_silent_primary(here, proxy)
-    second = here.ccache.parent / "second"
     note = here.ccache.parent / f".{here.ccache.name}.refused"
-    settings = with_ccaches(here, [here.ccache, second])
+    settings = with_ccaches(here, [here.ccache, here.ccache.parent / "second"])
     limit_failures(here)
     make_stale(here)
     here.keytab.write_bytes(

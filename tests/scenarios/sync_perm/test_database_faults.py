@@ -267,6 +267,7 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     given = "an0ther-Secret"
     database.query("DROP ROLE IF EXISTS guest")
     database.query("CREATE ROLE guest LOGIN PASSWORD 'guest-Pa55'")
+    database.query(f"REVOKE CONNECT ON DATABASE {database.name} FROM PUBLIC")
     url = postgres.url(database.name, "guest", given)
 
     daemon = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
@@ -278,6 +279,9 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     assert_is_a_calm_failure(daemon, "database_denied")
     assert given not in daemon.log() + str(daemon.status())
     database.query(f"ALTER USER guest PASSWORD '{given}'")
+    daemon.wait_for(lambda: "CONNECT" in str(daemon.status()), "it may not connect")
+    assert_is_a_calm_failure(daemon, "database_denied")
+    database.query(f"GRANT CONNECT ON DATABASE {database.name} TO guest")
     assert_is_a_calm_failure(daemon, "database_read_denied")
     database.query("GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA public TO guest")
     assert_is_a_calm_failure(daemon, "database_read_only")  # it may not insert

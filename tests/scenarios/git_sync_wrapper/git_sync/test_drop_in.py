@@ -39,12 +39,11 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
         here.folder / "hook", f"{told}\nuntil [ -e {go_on} ]; do sleep 0.1; done"
     )
     with Hooked() as hooked:
-        settings = {
-            "GITSYNC_EXECHOOK_COMMAND": command,
-            "GITSYNC_WEBHOOK_URL": hooked.endpoint.replace("//", "//me:p%40ss@"),
-            "GITSYNC_TOUCH_FILE": "touched",
-        }
-        wrapper = here.publish(**settings)
+        wrapper = here.publish(
+            GITSYNC_EXECHOOK_COMMAND=command,
+            GITSYNC_WEBHOOK_URL=hooked.endpoint.replace("//", "//me:p%40ss@"),
+            GITSYNC_TOUCH_FILE="touched",
+        )
         first = here.repository.head()
         wait_until(lambda: _lines(log), "the first hook")
         passed_over = here.commit_revision(2)

@@ -108,8 +108,9 @@ def test_a_server_that_never_answers_is_named_while_git_asks_it(here: GitSite) -
     here.server.inject(hang())
     slow = wrapper.wait_for_event("cycle_slow")
 
-    asked = f"Z it waits for git ls-remote of {here.server.url()}"
-    assert slow["error"].endswith(asked)
+    assert slow["error"].endswith(
+        f"Z it waits for git ls-remote of {here.server.url()}"
+    )
     assert slow["error"] == wrapper.status()["error"]
 
 
@@ -143,8 +144,10 @@ def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
 def test_keeps_replaced_commits_on_a_volume_that_fits_no_second_whole_one(
     here: GitSite, a_megabyte: int
 ) -> None:
-    files = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)}
-    here.repository.commit(files, whole=True)
+    here.repository.commit(
+        {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)},
+        whole=True,
+    )
     with small_volume(here.root, str(30 * a_megabyte)):
         wrapper = here.publish()
         for _ in range(2):
@@ -158,11 +161,16 @@ def test_keeps_replaced_commits_on_a_volume_that_fits_no_second_whole_one(
 def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
     here: GitSite, a_megabyte: int
 ) -> None:
-    files = {
-        f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)
-    }
-    data = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(16)}
-    here.repository.commit({**files, **data}, whole=True)
+    here.repository.commit(
+        {
+            **{
+                f"pkg{number % 20}/m{number}.py": f"m = {number}\n"
+                for number in range(1_000)
+            },
+            **{f"data/{number}.bin": os.urandom(a_megabyte) for number in range(16)},
+        },
+        whole=True,
+    )
     wrapper = here.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
     for number in range(10):
         commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
