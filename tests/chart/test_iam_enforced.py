@@ -71,8 +71,7 @@ def test_verify_aws_proves_the_policy_of_s3_sync_and_removes_everything(
     The last step fails, here because there is no container tool.
     """
     with MotoWithIam(tmp_path) as moto:
-        session = boto3.Session("any", "any", region_name=moto.region)
-        iam = session.client(
+        iam = boto3.Session("any", "any", region_name=moto.region).client(
             "iam", endpoint_url=moto.endpoint, config=Config(proxies={})
         )
         user = {"UserName": "admin", "PolicyName": "all"}

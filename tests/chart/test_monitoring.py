@@ -109,10 +109,11 @@ def test_objective_queries_of_the_page_return_the_expected_shares(
     )
     shares = ALERTS.with_name("slo.yaml")
 
-    tried = [
-        one["expr"]
-        for test in load(shares)["tests"]
-        for one in test["promql_expr_test"]
-    ]
-    assert sorted(asked) == sorted(tried)
+    assert sorted(asked) == sorted(
+        [
+            one["expr"]
+            for test in load(shares)["tests"]
+            for one in test["promql_expr_test"]
+        ]
+    )
     assert "" == promtool(tmp_path, rules("slo-rule.yaml"), shares.read_text())

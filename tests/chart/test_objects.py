@@ -77,12 +77,11 @@ def test_external_secrets_create_the_keys_that_their_readers_need() -> None:
         for one in files.load_objects("secrets/external-secrets.yaml")
         if one["kind"] == "ExternalSecret"
     ]
-    made = {
+
+    assert WANTED_KEYS == {
         spec["target"]["name"]: {
             *(entry["secretKey"] for entry in spec.get("data", [])),
             *spec["target"].get("template", {}).get("data", {}),
         }
         for spec in specs
     }
-
-    assert WANTED_KEYS == made

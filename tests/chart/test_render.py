@@ -225,13 +225,13 @@ def test_chart_runs_our_image_as_its_git_sync_in_every_pod(stack: Stack) -> None
     for container in found:
         assert "/git-sync-wrapper:" in container["image"]
         given = environment(container)
-        mine = {
-            name: one
-            for name, one in given.items()
-            if name.startswith("GIT_SYNC_WRAPPER")
-        }
         assert [] == SIDECARS["git-sync-wrapper"].complaints(
-            mine | {"GITSYNC_REPO": given["GITSYNC_REPO"]}
+            {
+                name: one
+                for name, one in given.items()
+                if name.startswith("GIT_SYNC_WRAPPER")
+            }
+            | {"GITSYNC_REPO": given["GITSYNC_REPO"]}
         )
         assert ("codecommit" in str(stack)) == ("GITSYNC_PASSWORD" not in given)
         assert given["GIT_SYNC_BRANCH"] == given["GITSYNC_REF"]
@@ -251,8 +251,9 @@ def test_s3_sync_gets_what_the_words_ask_for(stack: Stack) -> None:
     }
     for name, container in ours(stack):
         if container["name"] == "s3-sync":
-            given = marks.keys() & environment(container)
-            assert {one for one, is_set in marks.items() if is_set} == given, name
+            assert {one for one, is_set in marks.items() if is_set} == (
+                marks.keys() & environment(container)
+            ), name
 
 
 @each_stack
@@ -317,13 +318,12 @@ def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(
         .partition("```")[0]
     )
 
-    strategies = [
+    assert [{"type": "Recreate"}] == [
         one["spec"]["strategy"]
         for one in render(tmp_path, (str(values),))
         if one["metadata"]["name"] == "airflow-dag-processor"
         and one["kind"] == "Deployment"
     ]
-    assert [{"type": "Recreate"}] == strategies
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -178,12 +178,15 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     script(programs / "git", "echo 'Sales by country'")
     script(airflow / "python", PYTHON)
     container = tmp_path / "container.json"
-    inside = {
-        "PATH": f"{airflow}:/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        **bucket.environment(),
-    }
-    container.write_text(json.dumps(inside))
+    container.write_text(
+        json.dumps(
+            {
+                "PATH": f"{airflow}:/usr/bin:/bin",
+                "HOME": str(tmp_path),
+                **bucket.environment(),
+            }
+        )
+    )
     # Only GitLab runs its job in the image itself.
     path = f"{airflow}:{VENV_BIN}" if name == "gitlab" else str(programs)
     environment = {

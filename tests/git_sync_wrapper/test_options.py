@@ -106,9 +106,8 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
 def test_reports_a_problem_under_the_given_name_and_hides_secrets(
     environ: Texts, shown: str, said: str
 ) -> None:
-    error = raised(SettingsError, read_options, [], REPO | environ)
 
-    (problem,) = error.problems
+    (problem,) = raised(SettingsError, read_options, [], REPO | environ).problems
     assert (*environ, shown) == problem[:2]
     assert said in problem.problem
 

@@ -80,9 +80,8 @@ def test_each_situation_has_one_decision(
 
 def test_a_pin_that_is_published_is_settled() -> None:
     """It is the hash of a tag, which names another commit."""
-    situation = Situation(OF_MAIN._replace(ref=NEW), **CAME)
 
-    assert Done() == decide(situation, PIN, 30.0)
+    assert Done() == decide(Situation(OF_MAIN._replace(ref=NEW), **CAME), PIN, 30.0)
 
 
 AGAIN = Failed("git_sync_failed", "git_sync_failed")

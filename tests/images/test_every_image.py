@@ -195,9 +195,10 @@ def test_contains_exactly_the_locked_packages(
 def test_layers_contain_no_build_tools_and_no_tests(
     name: str, entries: list[Entry]
 ) -> None:
-    parts = {part for path, _ in entries for part in path.split("/")}
 
-    assert {PACKAGES[name], "sidecar_runtime"} == parts & {
+    assert {PACKAGES[name], "sidecar_runtime"} == {
+        part for path, _ in entries for part in path.split("/")
+    } & {
         *PACKAGES.values(),
         "sidecar_runtime",
     }

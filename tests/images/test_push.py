@@ -269,14 +269,13 @@ def test_signs_the_manifests_of_both_architectures_and_attests_the_digest(
     assert 0 == said.returncode, said.stderr
     assert "sesame" not in said.stdout + said.stderr
     digest, manifest = registry.manifest(f"{repository}/tiny", "1")
-    found = {
+    assert {"amd64": "amd64", "arm64": "arm64"} == {
         entry["platform"]["architecture"]: registry.config(
             f"{repository}/tiny",
             registry.manifest(f"{repository}/tiny", entry["digest"])[1],
         )["architecture"]
         for entry in manifest["manifests"]
     }
-    assert {"amd64": "amd64", "arm64": "arm64"} == found
     for signed in [digest, *(entry["digest"] for entry in manifest["manifests"])]:
         project.succeed("cosign", "verify", *key, f"{image}@{signed}")
 

@@ -103,8 +103,15 @@ def _check_link(options: Options) -> None:
     link = os.path.join(os.path.realpath(folder), name)
     own = [os.path.join(options.root, each) for each in (STORE, ROOT)]
     if _is_below(options.root, link) or any(_is_below(link, path) for path in own):
-        allowed = f"is reserved: use another name, such as repo, not the root or {own}"
-        raise SettingsError([Problem("GITSYNC_LINK", options.link, allowed)])
+        raise SettingsError(
+            [
+                Problem(
+                    "GITSYNC_LINK",
+                    options.link,
+                    f"is reserved: use another name, such as repo, not the root or {own}",
+                )
+            ]
+        )
 
 
 def _is_below(path: str, folder: str) -> bool:

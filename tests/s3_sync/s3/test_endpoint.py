@@ -247,10 +247,14 @@ def test_signs_odd_keys_and_queries_as_botocore_does(
             now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(
                 tzinfo=UTC
             )
-            ours_of = Credentials("AKIAEXAMPLE", "sec/ret+", token)
 
             ours = sign(
-                ours_of, address, path, encode_query(query), headers, now.timestamp()
+                Credentials("AKIAEXAMPLE", "sec/ret+", token),
+                address,
+                path,
+                encode_query(query),
+                headers,
+                now.timestamp(),
             )
 
             assert theirs.items() <= ours.items(), repr(key)

@@ -43,8 +43,9 @@ def test_a_webhook_is_redirected_as_by_git_sync(
         ingress.inject(
             answer_with(Answer(status, {"Location": f"{service.endpoint}/new?a=b"}))
         )
-        url = ingress.endpoint.replace("//", "//me:hu%C3%9F@")
-        here.run_once(GITSYNC_WEBHOOK_URL=url)
+        here.run_once(
+            GITSYNC_WEBHOOK_URL=ingress.endpoint.replace("//", "//me:hu%C3%9F@")
+        )
         (first,) = ingress.requests
         (last,) = service.requests
 
@@ -58,8 +59,11 @@ def test_a_webhook_without_a_thread_is_a_failed_hook(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What nobody expects would end its thread, and liveness the container."""
-    full = Mock(side_effect=RuntimeError("can't start new thread"))
-    monkeypatch.setattr(threading.Timer, "start", full)
+    monkeypatch.setattr(
+        threading.Timer,
+        "start",
+        Mock(side_effect=RuntimeError("can't start new thread")),
+    )
     (hook,) = webhook(Options(webhook_url="http://127.0.0.1:1"))
 
     with pytest.raises(HookFailed, match="no answer: can't start"):
