@@ -479,8 +479,10 @@ class Session:
             past.details["refused"] = refusal.facts()
         problem: SidecarError | None = None
         if not published.commit:
-            said = f"{options.link} shows no commit{self._judge.why_nothing}"
-            problem = failure("nothing_published", said)
+            problem = failure(
+                "nothing_published",
+                f"{options.link} shows no commit{self._judge.why_nothing}",
+            )
         elif self._inspection.problem:
             problem = failure("files_damaged", self._inspection.problem)
         elif options.is_pinned and refusal:

@@ -243,8 +243,10 @@ class Engine:
             remote = self._git.poll(fence)
         except SidecarError:
             return ""
-        form = self._environ.get("GIT_DEFAULT_HASH", "")
-        return f"{remote} {self._options.source} {self._options.made_by} {form}"
+        return (
+            f"{remote} {self._options.source} {self._options.made_by} "
+            f"{self._environ.get('GIT_DEFAULT_HASH', '')}"
+        )
 
     # --- commits that are here
 

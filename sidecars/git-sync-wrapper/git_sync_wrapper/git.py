@@ -122,7 +122,7 @@ class Git:
         for kinds in _KINDS[options.ref == "HEAD" :]:
             try:
                 said = self._ask_remote(
-                    [*kinds, self.repo, options.ref, peeled], access, fence
+                    [*kinds, self.repo, options.ref, peeled, "HEAD"], access, fence
                 )
             except GitFailed as error:
                 raise access.explain(explain(str(error), POLLING)) from None
@@ -135,8 +135,11 @@ class Git:
                     return commit
         if options.is_pinned:  # no server looks a hash up, but it has answered
             return options.ref
+        # git takes a page without a line break for a list without a ref.
         raise failure(
-            "ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}"
+            "ref_not_found",
+            f"{POLLING}: couldn't find remote ref {options.ref}"
+            + ("" if said else ", nor any other: is it empty, or a page of a portal?"),
         )
 
     def _ask_remote(
@@ -155,8 +158,9 @@ class Git:
         }
         words = ["ls-remote", "--quiet", *words]
         # In the private folder, away from any repository.
-        said = self._run(words, self.logins.folder, fence, given, configs, POLL_SECONDS)
-        return said.decode(errors="replace")
+        return self._run(
+            words, self.logins.folder, fence, given, configs, POLL_SECONDS
+        ).decode(errors="replace")
 
     def following(
         self,

@@ -119,6 +119,8 @@ FAULTS: list[tuple[str, str, Situation]] = [
     ("remote_timeout", "timed out", a_server_that_hangs),
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
     ("not_a_git_server", "info/refs not valid", answers(200, b"<html>\n</html>\n")),
+    # whose only line has no end
+    ("ref_not_found", "remote ref main, nor any other", answers(200, b"<html>")),
     ("throttled", "error: 429", answers(429)),
     ("git_sync_usage", "env GITSYNC_VERBOSE", settings(GITSYNC_VERBOSE="x")),
     ("server_error", "error: 500", answers(500)),
