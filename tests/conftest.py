@@ -300,6 +300,5 @@ def no_process_is_left_over() -> Iterator[None]:
         assert 0 == forks.server().end(), "left over: forked sidecars"
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
-    ours = re.compile(r"/\.venv/bin/|krb5kdc")
-    left = [command for command in commands if ours.search(command)]
+    left = [one for one in commands if re.search(r"/\.venv/bin/|krb5kdc", one)]
     assert not left, f"left over: {left}"

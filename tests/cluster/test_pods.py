@@ -55,8 +55,10 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
     ):
 
         def follow() -> list[str]:
-            pods = place.pods()["dag-processor"]
-            return [logs.follow(place.namespace, pod, "dag-processor") for pod in pods]
+            return [
+                logs.follow(place.namespace, pod, "dag-processor")
+                for pod in place.pods()["dag-processor"]
+            ]
 
         old = follow()
         tasks = [pod.name for pod in place.pods()["task pod"]]

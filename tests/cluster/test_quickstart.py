@@ -67,8 +67,10 @@ def test_first_release_and_a_change_reach_every_pod_that_reads_dags(
             consumers = airflow.consumers()
 
             def said() -> set[str]:
-                grep = ("grep", "-o", "print.*", CURRENT)
-                return {pod.execute(name, *grep).strip() for pod, name in consumers}
+                return {
+                    pod.execute(name, "grep", "-o", "print.*", CURRENT).strip()
+                    for pod, name in consumers
+                }
 
             assert ["dag-processor", "scheduler"] == sorted(
                 name for _, name in consumers
