@@ -71,6 +71,7 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
     [
         ({"GIT_SYNC_WAIT": "inf"}, "inf", "is not a number"),
         ({"GIT_SYNC_TIMEOUT": "010"}, "010", "is not a number"),
+        ({"GIT_SYNC_WAIT": "git://me:pw@h"}, "git://***@h", "is not a number"),
         ({"GITSYNC_PERIOD": ".5s"}, ".5s", "is not a duration"),
         ({"GITSYNC_GIT_CONFIG": "x"}, "***", "is not KEY:VALUE"),
         ({"GITSYNC_CREDENTIAL": "{}"}, "***", "is not JSON with an http"),

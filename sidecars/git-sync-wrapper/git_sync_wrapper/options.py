@@ -416,7 +416,7 @@ def _let_old_ones_win(
         try:
             text = text and convert(text)
         except (ValueError, OverflowError):
-            problems.append(Problem(origin, text, "is not a number"))
+            problems.append(Problem(origin, without_password(text), "is not a number"))
             continue
         old[flag] = (origin, text)
         if text:
