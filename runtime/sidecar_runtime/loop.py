@@ -439,8 +439,7 @@ class Loop:
         Revoke the fence of a cycle that took too long, and count the cycle as failed.
         """
         # Once it is revoked, it does something else.
-        stack = self._worker.stack()
-        log.warning("cycle_abandoned", stack=stack)
+        log.warning("cycle_abandoned", stack=self._worker.stack())
         self._worker.late = fence.blame or SidecarError(
             "cycle_timeout",
             # A sidecar may allow its cycles more than the variable says.

@@ -100,8 +100,9 @@ def started(name: str, words: list[str], environ: Texts) -> Outcome:
     for line in done.stderr.splitlines():
         if '"msg":"starting up"' in line:
             flags = [word.removeprefix("--") for word in json.loads(line)["flags"]]
-            shown = dict(flag.partition("=")[::2] for flag in flags)
-            return Outcome(shown.get(name, ""))
+            return Outcome(
+                dict(flag.partition("=")[::2] for flag in flags).get(name, "")
+            )
     return Outcome(None, done.stderr)
 
 

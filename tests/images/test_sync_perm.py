@@ -79,9 +79,8 @@ def test_syncs_permissions_in_a_hardened_container(
         "INTERVAL": "0.5",
         "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
     }
-    writable = [tmp_path / "scratch"]
     with Container(
-        image, environment, tmp_path / "home", writable, user=user
+        image, environment, tmp_path / "home", [tmp_path / "scratch"], user=user
     ) as daemon:
         daemon.wait_until_ready(PASS_SECONDS)
         before = roles_with_website(migrated)

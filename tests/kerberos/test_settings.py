@@ -142,5 +142,7 @@ def test_listed_principals_inherit_omitted_values_but_no_settings_for_one_are_be
 
     assert ("/k/all, /k/b", "/c, /cc/b") == (settings.source, settings.target)
     one = {"KERBEROS_PRINCIPAL": "a@R", "KERBEROS_CCACHE": "/d"}
-    found = problems_of(**one, KERBEROS_PRINCIPALS=several(FIRST))
-    assert [*one] == [problem.setting for problem in found]
+    assert [*one] == [
+        problem.setting
+        for problem in problems_of(**one, KERBEROS_PRINCIPALS=several(FIRST))
+    ]

@@ -90,8 +90,9 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     except ValueError:
         logs.get_logger("box").exception("box_crashed")
 
-    text = re.sub(r"\x1b\[\d*m", "", stream.getvalue())  # the colors
-    opened, failed, found, crashed, *trace = text.splitlines()
+    opened, failed, found, crashed, *trace = re.sub(
+        r"\x1b\[\d*m", "", stream.getvalue()
+    ).splitlines()
     said = r"\d\d:\d\d:\d\d \[info +\] box_opened +\[box\] size_bytes=3 path='a b'"
     assert re.fullmatch(said, opened)
     said = r"advice='Open it\x1b[2J.' error='it is \u202ethere' reason='closed' at=1"

@@ -95,8 +95,10 @@ class Run:
 
     def count(self, *results: str) -> float:
         """Return how often the metric counted these results, by default all."""
-        names = results or get_args(Result)
-        return sum(value_of(self.metrics.cycles(name)) for name in names)
+        return sum(
+            value_of(self.metrics.cycles(name))
+            for name in (results or get_args(Result))
+        )
 
     def results(self) -> list[str]:
         return [cycle.outcome.result for cycle in reversed(self.health.cycles)]

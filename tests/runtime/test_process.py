@@ -174,9 +174,9 @@ def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> Non
         body="return os.spawnl(os.P_WAIT, '/bin/sh', 'sh', '-c', 'exit 7')"
     )
 
-    ignoring = partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
-
-    with start(program, preexec_fn=ignoring) as process:
+    with start(
+        program, preexec_fn=partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
+    ) as process:
         assert 7 == process.wait(60)
 
 

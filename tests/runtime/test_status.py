@@ -74,12 +74,11 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
 
 @pytest.mark.parametrize("result", get_args(Result))
 def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
-    counts = {"files_healed": 0}
     for each in ("changed", result, result, "failed", result):
         health.record(
             Outcome(
                 each,
-                counts=counts,
+                counts={"files_healed": 0},
                 why=None if each in ("changed", "unchanged") else FAILED.why,
             ),
             0.1,

@@ -52,8 +52,11 @@ def synced(s3: FakeS3, process: Process, settings: Texts) -> Path:
 
 
 def snapshots(process: Process) -> list[str]:
-    names = os.listdir(process.folder / ".s3-sync/snapshots")
-    return sorted(name for name in names if "." not in name)
+    return sorted(
+        name
+        for name in os.listdir(process.folder / ".s3-sync/snapshots")
+        if "." not in name
+    )
 
 
 def retained(s3: FakeS3, process: Process, count: int) -> Texts:

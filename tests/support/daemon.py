@@ -82,8 +82,11 @@ def ask(
         connection.request(method, path)
         response = connection.getresponse()
         body = response.read().decode()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, body)
+        return Answer(
+            response.status,
+            {name.lower(): value for name, value in response.getheaders()},
+            body,
+        )
 
 
 class SidecarProcess:

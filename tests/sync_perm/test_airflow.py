@@ -82,8 +82,9 @@ def test_a_command_that_is_not_airflow_is_a_settings_error(
     )
     site.command.unlink()
     assert "(found none); build this image on your Airflow image" in refusal(site)
-    old = Site(tmp_path / "old", "2.10.5")
-    assert "leads to Airflow 2.10.5; upgrade it to 2.11" in refusal(old)
+    assert "leads to Airflow 2.10.5; upgrade it to 2.11" in refusal(
+        Site(tmp_path / "old", "2.10.5")
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,9 +244,10 @@ def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
     said = f'echo \'{{"tried": "a", "error": ""}}\'\necho out\n{end}'
     found = replace(AIRFLOW_2, python=write_python(tmp_path, said))
     run = Airflow(found, AirflowConfig({}), str(tmp_path)).run
-    address = parse_url("TEST", "mysql://h/d")
 
-    report = run(Work(dags=["a", "b", "c"]), address, Fence(), 1.0)
+    report = run(
+        Work(dags=["a", "b", "c"]), parse_url("TEST", "mysql://h/d"), Fence(), 1.0
+    )
 
     assert report.error
     assert expected == f"{report.error.reason}: {report.error}"
@@ -257,9 +259,10 @@ def test_what_the_database_did_is_no_fault_of_the_users_file_that_it_passed() ->
     lost = KeyError()
     lost.__cause__ = OperationalError("SELECT 1", {}, Exception("terminated"))
     for error, place in ((lost, ""), (KeyError(), "/opt/webserver_config.py:1")):
-        failed = raised(type(error), exec, code, {"error": error})
-
-        assert place == explained(failed)["where"]
+        assert (
+            place
+            == explained(raised(type(error), exec, code, {"error": error}))["where"]
+        )
 
 
 def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:

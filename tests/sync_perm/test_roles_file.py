@@ -405,8 +405,7 @@ def test_reports_mistakes_that_only_the_tables_show(
 ) -> None:
     file = RoleFile(str(tmp_path / "roles.yaml"))
     write(file, text)
-    found = replace(metadata(roles=["soro"]), aliases=aliases)
-    file.compare(found, DEFINED)
+    file.compare(replace(metadata(roles=["soro"]), aliases=aliases), DEFINED)
 
     assert [expected] == [expected for one in file.mistakes if expected in str(one)]
 

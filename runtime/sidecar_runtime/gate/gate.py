@@ -231,8 +231,12 @@ def syntax_check(grammar: str) -> Check:
     Return the check that compiles each new or changed ``.py`` with the grammar of one
     Python.
     """
-    argv = (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", grammar)
-    return Check(argv, _read_syntax, ".py", is_final=True)
+    return Check(
+        (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", grammar),
+        _read_syntax,
+        ".py",
+        is_final=True,
+    )
 
 
 def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:

@@ -17,6 +17,7 @@ from sidecar_runtime.health import About
 from sidecar_runtime.usage import make_parser
 from sync_perm import check
 from sync_perm.airflow import (
+    COMMAND_SECONDS,
     Airflow,
     Installation,
     ask_python,
@@ -75,6 +76,9 @@ def run() -> int:
 
 def _run(given: argparse.Namespace, folder: str) -> int:
     command = given.command
+    if not command:
+        # It runs the user's code, which may wait, before the endpoint can say so.
+        log.info("airflow_asked", limit_seconds=COMMAND_SECONDS)
     settings, unknown, config, source, found = read_all(os.environ, folder)
     if not command:
         begin_logs(settings, unknown)

@@ -117,8 +117,9 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
     partition = session.get_partition_for_region(region)
     points = [POINT.format(partition, region, separator) for separator in "/:"]
     compared = 0
-    kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
-    for use_fips, use_dualstack, style in kinds:
+    for use_fips, use_dualstack, style in itertools.product(
+        [False, True], [False, True], [None, "path", "virtual"]
+    ):
         settings = config(
             region=region,
             use_fips=use_fips,

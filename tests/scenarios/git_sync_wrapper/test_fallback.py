@@ -112,8 +112,9 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     hook = script(here.folder / "hook", f"touch {here.folder}/$GITSYNC_HASH")
     given = {**wrapper.environment, "GITSYNC_EXECHOOK_COMMAND": hook}
     for _ in ("beside it", "after it"):
-        one_shot = here.run_once(**given)
-        (ended,) = one_shot.find_events("cycle_finished", reason="revision_refused")
+        (ended,) = here.run_once(**given).find_events(
+            "cycle_finished", reason="revision_refused"
+        )
         assert refused in ended["error"]
         (here.folder / before).unlink()
         wrapper.kill()

@@ -27,8 +27,13 @@ def calls_per_ticket(here: Site, principals: list[str]) -> float:
     entries: list[Facts] = [
         {"principal": one, "ccache": f"{here.ccache}-{one}"} for one in principals
     ]
-    given = here.settings(**several(*entries)).items()
-    settings, _ = load_settings({name: text for name, text in given if text})
+    settings, _ = load_settings(
+        {
+            name: text
+            for name, text in here.settings(**several(*entries)).items()
+            if text
+        }
+    )
     sidecar = KerberosSidecar(settings, KerberosMetrics())
     profile = Profile()
     profile.runcall(sidecar.cycle, Fence())

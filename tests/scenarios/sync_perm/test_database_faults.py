@@ -94,9 +94,8 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
     own_postgres.start()
     assert_recovers(daemon)
     own_postgres.stop()
-    seen = len(daemon.events)
     daemon.wait_for_event(
-        "cycle_failed", SECONDS, after=seen, reason="database_unreachable"
+        "cycle_failed", SECONDS, after=len(daemon.events), reason="database_unreachable"
     )
     assert 200 == daemon.get("/readyz").status
     own_postgres.start()

@@ -40,8 +40,9 @@ def test_each_schema_of_each_database_has_its_own_lock(
     with ExitStack() as stack:
 
         def holder(url: str, schema: str) -> str:
-            address = replace(parse_url("TEST", url), schema=schema)
-            return stack.enter_context(closing(Lock(address))).take_lock()
+            return stack.enter_context(
+                closing(Lock(replace(parse_url("TEST", url), schema=schema)))
+            ).take_lock()
 
         assert [""] * 4 == [holder(*one) for one in schemas]
         assert all("(127.0.0.1" in holder(*one) for one in schemas)

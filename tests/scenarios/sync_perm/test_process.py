@@ -42,6 +42,22 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
     assert is_synced(unsynced)
 
 
+def test_an_airflow_that_hangs_at_the_start_is_told_and_ended(
+    tmp_path: Path, unsynced: Database
+) -> None:
+    standin = StandIn.make(tmp_path / "site", "3.3.2")
+    settings = standin.site.packages / "airflow_local_settings.py"
+    settings.write_text("import time\ntime.sleep(3600)\n")
+    daemons = starting(standin, tmp_path)
+    daemon = next(daemons)(unsynced)
+
+    daemon.wait_for_event("airflow_asked", PASS_SECONDS)
+
+    assert 0 == daemon.terminate().code
+    assert [] == daemon.find_events("airflow_found")
+    next(daemons, None)
+
+
 def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
     tmp_path: Path, unsynced: Database
 ) -> None:
@@ -203,8 +219,9 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     file = with_config(tmp_path, "AUTH_ROLE_ADMIN = 'Boss'")
     file["SYNC_PERM_ROLES"] = f"{tmp_path}/roles.yaml"
     file["AIRFLOW__FAB__CUSTOM_ROLES"] = '{"Night": []}'
-    url = postgres.url(database.name, "reader")
-    told = run_command("diff", airflow, url, tmp_path, file)
+    told = run_command(
+        "diff", airflow, postgres.url(database.name, "reader"), tmp_path, file
+    )
 
     assert 0 == done.returncode, done.stdout
     assert "+ file_role: new: the role itself" in told.stdout, told.stderr

@@ -43,8 +43,10 @@ class FakeAirflow(LoopbackServer):
         """
         Return the variables of its user.
         """
-        user = {f"AIRFLOW_API_{name.upper()}": text for name, text in USER.items()}
-        return {"AIRFLOW_API_URL": self.endpoint, **user}
+        return {
+            "AIRFLOW_API_URL": self.endpoint,
+            **{f"AIRFLOW_API_{name.upper()}": text for name, text in USER.items()},
+        }
 
     def show(
         self, dag_id: str, version: str | None, *, ended: float = 0, took: float = 1

@@ -267,5 +267,8 @@ def _load(database: Database, path: Path) -> None:
 
 
 def _tool(name: str, database: Database, *arguments: str) -> None:
-    command = [find_program(name), f"--dbname={database.url}", *arguments]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(
+        [find_program(name), f"--dbname={database.url}", *arguments],
+        check=True,
+        capture_output=True,
+    )

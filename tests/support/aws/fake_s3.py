@@ -319,11 +319,14 @@ def access_denied(action: str, resource: str, identity: str) -> Fault:
     Answer 403 as S3 does since 2024 within one account: with identity, action and
     resource.
     """
-    message = (
-        f"User: {identity} is not authorized to perform: {action} on resource: "
-        f'"{resource}" because no identity-based policy allows the {action} action'
+    return error(
+        403,
+        "AccessDenied",
+        (
+            f"User: {identity} is not authorized to perform: {action} on resource: "
+            f'"{resource}" because no identity-based policy allows the {action} action'
+        ),
     )
-    return error(403, "AccessDenied", message)
 
 
 def _no_such_bucket(bucket: str) -> Answer:

@@ -110,8 +110,9 @@ class GitSite:
         """
         Start git-sync without the wrapper.
         """
-        given = self.environment() | settings
-        return self._process(self.engine, given, arguments).start()
+        return self._process(
+            self.engine, self.environment() | settings, arguments
+        ).start()
 
     def describe(self, *arguments: str, **settings: str | None) -> SidecarProcess:
         """

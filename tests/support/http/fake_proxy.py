@@ -50,10 +50,9 @@ def pump(left: socket.socket, right: socket.socket) -> None:
     """
     Copy data in both directions until one side closes.
     """
-    other = {left: right, right: left}
     while True:
         for readable in select.select([left, right], [], [])[0]:
             data = readable.recv(65536)
             if not data:
                 return
-            other[readable].sendall(data)
+            {left: right, right: left}[readable].sendall(data)

@@ -137,8 +137,7 @@ def _labels() -> Iterator[str]:
         re.MULTILINE,
     )
     for label, metric, cell in rows:
-        outside = re.sub(r"\([^()]*\)", "", cell)
-        for value in re.findall(r"`(\w+)`", outside):
+        for value in re.findall(r"`(\w+)`", re.sub(r"\([^()]*\)", "", cell)):
             yield f'{metric}{{{label}="{value}"}}'
 
 

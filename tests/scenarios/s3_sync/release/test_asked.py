@@ -228,9 +228,10 @@ def test_recreates_a_replaced_socket_that_only_owner_and_group_can_replace(
 def test_a_volume_without_sockets_is_told_and_follows_its_source(
     s3: FakeS3, target: Path, start: StartDaemon, releases: list[str]
 ) -> None:
-    daemon = start(RELEASE, wrapper=refusing(errno.EPERM, *CHMOD))
 
-    daemon.wait_for_event("ask_socket_unavailable")
+    start(RELEASE, wrapper=refusing(errno.EPERM, *CHMOD)).wait_for_event(
+        "ask_socket_unavailable"
+    )
     assert files_of(5) == consumed(target)
 
 
