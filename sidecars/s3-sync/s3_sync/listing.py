@@ -279,7 +279,7 @@ class ListingSource:
         return SourceError(
             "source_empty",
             f"{self._settings.source} contains no files to sync: "
-            + (", ".join(said) or "no key begins with it"),
+            + (", ".join(said) or "it has no keys, or only folders"),
             advice,
         )
 
