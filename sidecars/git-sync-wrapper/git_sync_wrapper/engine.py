@@ -206,10 +206,16 @@ class Engine:
         """
         said = child.Kept(200)
         with suppress(OSError, child.DeadlinePassed):
-            command = child.Command(
-                [self._program, *self._options.arguments, "--version"], self._environ
+            child.run(
+                child.Command(
+                    [self._program, *self._options.arguments, "--version"],
+                    self._environ,
+                ),
+                fence,
+                GRACE_SECONDS,
+                said,
+                said,
             )
-            child.run(command, fence, GRACE_SECONDS, said, said)
         git = b"unknown"
         with suppress(GitFailed):
             git = self._git.ask(["--version"], os.sep, fence)

@@ -138,13 +138,15 @@ class Judge:
         Return a refusal that names files without their filter as what they are.
         """
         lacks = self._parts.engine.unfiltered(rows, fence)
-        findings = [
-            Finding(found.path, None, lacks[found.path])
-            if found.path in lacks
-            else found
-            for found in refusal.every
-        ]
-        return RevisionRefused(refusal.revision, findings)
+        return RevisionRefused(
+            refusal.revision,
+            [
+                Finding(found.path, None, lacks[found.path])
+                if found.path in lacks
+                else found
+                for found in refusal.every
+            ],
+        )
 
     def fall_back(self, refusal: RevisionRefused, volume: Volume, fence: Fence) -> str:
         """

@@ -95,12 +95,16 @@ def exechook(options: Options) -> list[Hook]:
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
         try:
-            command = child.Command(
-                [options.exechook_command],
-                {**os.environ, "GITSYNC_HASH": commit},
-                folder,
+            code = child.run(
+                child.Command(
+                    [options.exechook_command],
+                    {**os.environ, "GITSYNC_HASH": commit},
+                    folder,
+                ),
+                fence,
+                options.exechook_timeout,
+                said,
             )
-            code = child.run(command, fence, options.exechook_timeout, said)
         except child.DeadlinePassed:
             raise HookFailed(
                 f"it did not end within {options.exechook_timeout:g} s"

@@ -65,11 +65,16 @@ def run() -> int:
     looping = dataclasses.replace(
         settings, interval_seconds=HEARTBEAT_SECONDS, timeout_seconds=seconds
     )
-    about = About(
-        "kerberos",
-        __version__,
-        settings.source,
-        settings.target,
-        settings=changed(os.environ),
+    return run_daemon(
+        sidecar,
+        looping,
+        About(
+            "kerberos",
+            __version__,
+            settings.source,
+            settings.target,
+            settings=changed(os.environ),
+        ),
+        metrics,
+        watch=sidecar.watch,
     )
-    return run_daemon(sidecar, looping, about, metrics, watch=sidecar.watch)

@@ -25,8 +25,11 @@ def site_paths(settings: Settings) -> list[str]:
     """
     Return absolute paths, because the child works in another folder.
     """
-    paths = (settings.krb5_config or "/etc/krb5.conf").split(":")
-    return [os.path.abspath(path) for path in paths if path]
+    return [
+        os.path.abspath(path)
+        for path in (settings.krb5_config or "/etc/krb5.conf").split(":")
+        if path
+    ]
 
 
 def overlay(settings: Settings, realm: str) -> str:

@@ -45,8 +45,7 @@ def wait_seconds(keytab: Keytab, settings: Settings, *, is_asked_for: bool) -> f
     refused_at = max((at for at in times if at <= now), default=0.0)
     # A KDC uses its own clock, in whole seconds, and MIT's still counts a failure that
     # is exactly as old as its window.
-    more_seconds = max(2.0, window_seconds / 30)
-    return max(0.0, refused_at + window_seconds + more_seconds - now)
+    return max(0.0, refused_at + window_seconds + max(2.0, window_seconds / 30) - now)
 
 
 def note(ccache: str, keytab: Keytab, *, is_asked_for: bool) -> None:

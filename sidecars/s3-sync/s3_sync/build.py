@@ -172,13 +172,13 @@ class Builder:
             build.fill = Fill(tree, fence, until)
             try:
                 # Links first: they cost nothing, and what they bring is not downloaded.
-                layout.reuse(files, tree, fence)
                 # Not the plan's list, which is of what is shown: this tree may be another
                 # one, and links have filled a part of it.
-                left = not_held(files, files, tree.intact)
+                left = layout.reuse(files, tree, fence)
                 later = self.unread.resting
-                put = [path for path in left if path not in later]
-                await self._fetch(put, state, build.fill)
+                await self._fetch(
+                    [path for path in left if path not in later], state, build.fill
+                )
             except OSError as error:
                 if error.errno not in FULL_ERRORS:
                     raise
@@ -189,8 +189,9 @@ class Builder:
                 self.unread.show(state.skipped)
             # Room is made only now that it is known to be needed: what is retained has
             # readers.
-            is_full = full is not None or _lacks_room(build)
-            if is_full and layout.make_room(fence, build):
+            if (full is not None or _lacks_room(build)) and layout.make_room(
+                fence, build
+            ):
                 continue
             if full:
                 raise full
@@ -378,11 +379,14 @@ def name_of(build: Build) -> str:
     Return the name of what a tree holds: that of its state, with an appendix if it has
     kept more; equal names have equal files.
     """
-    held = build.fill.tree.files
-    files = {path: file for path, file in held.items() if path not in build.gone}
+    known = () if build.missing else build.state.files
+    left = {
+        path: file
+        for path, file in build.fill.tree.files.items()
+        if path not in known and path not in build.gone
+    }
     if build.missing:
-        return PARTIAL + revision_of(files)
-    more = {p: file for p, file in files.items() if p not in build.state.files}
-    if not more:
-        return build.state.revision
-    return f"{build.state.revision}-{revision_of(more)}"
+        return PARTIAL + revision_of(left)
+    return (
+        f"{build.state.revision}-{revision_of(left)}" if left else build.state.revision
+    )

@@ -125,8 +125,13 @@ async def _read_listing(
     for path in chosen:
         # it was changed or deleted meanwhile, or it is empty
         with suppress(ObjectMoved):
-            key = f"{settings.prefix}{path}"
-            await client.get(Get("get", key, headers=lambda: {"range": "bytes=0-0"}))
+            await client.get(
+                Get(
+                    "get",
+                    f"{settings.prefix}{path}",
+                    headers=lambda: {"range": "bytes=0-0"},
+                )
+            )
     checks.ok("s3:GetObject", f"{len(chosen)} of {len(state.files)} objects read")
     return state
 

@@ -162,8 +162,10 @@ class Sync:
             return self._waiting(todo, counts)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
-            # Retained snapshots get older, and leftovers stay after a failure.
-            self._tidy(fence)
+            # Retained snapshots get older, and leftovers stay after a failure: once in a
+            # round of inspections is soon enough.
+            if not shown.turn:
+                self._tidy(fence)
             # What is missing rests: it was tried before, and its error is known. It counts
             # as lacking in one more cycle, after some of which a one-shot ends.
             errors = unread.errors
@@ -282,8 +284,10 @@ class Sync:
         # This state was acted upon before: a repair or a retry does not wait.
         if published.aim == state.revision:
             left_seconds = 0.0
-        said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
-        settling = failure("source_unsettled", said)
+        settling = failure(
+            "source_unsettled",
+            f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)",
+        )
         return Holds(
             settle=(settling, left_seconds) if left_seconds else None,
             # The time of a listing that settles is not the time of a hold. Rests come
@@ -308,8 +312,11 @@ class Sync:
         # Somebody published a release as it is; a listing may be a mistake.
         if state.is_whole or is_other or is_mixed:
             return None
-        gone = held.keys() - state.files.keys() - state.kept
-        return self._brake.judge(gone, len(held), is_asked_for=fence.is_asked_for)
+        return self._brake.judge(
+            held.keys() - state.files.keys() - state.kept,
+            len(held),
+            is_asked_for=fence.is_asked_for,
+        )
 
     # --- outcomes
 
@@ -441,7 +448,7 @@ class Sync:
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)
         self.parts.status.metrics.files.unverified.set(
-            sum(not held.is_verified for held in tree.files.values())
+            sum(1 for held in tree.files.values() if not held.is_verified)
         )
 
 

@@ -231,8 +231,7 @@ def _line(path: str, held: Held | None) -> str:
         return f"[{name}]\n"
     etag, size_bytes, mtime_ns, inode, mode, is_verified = held
     mark = "" if is_verified else ",0"
-    numbers = f"{size_bytes},{mtime_ns},{inode},{mode}"
-    return f"[{name},{_quoted(etag)},{numbers}{mark}]\n"
+    return f"[{name},{_quoted(etag)},{size_bytes},{mtime_ns},{inode},{mode}{mark}]\n"
 
 
 def read_journal(name: str, dir_fd: int, root_fd: int, *, published: float) -> Listed:

@@ -134,7 +134,13 @@ def not_held(paths: Iterable[str], files: Files, held: Files) -> list[str]:
     """
     Return the paths whose file is not held.
     """
-    return [path for path in paths if not is_held(held.get(path), files[path])]
+    return [
+        path
+        for path in paths
+        # mostly the same object, where two states of one folder are compared
+        if held.get(path) is not files[path]
+        and not is_held(held.get(path), files[path])
+    ]
 
 
 def revision_of(files: Files, more: Iterable[str] = ()) -> str:
@@ -143,8 +149,8 @@ def revision_of(files: Files, more: Iterable[str] = ()) -> str:
     paths.
     """
     named = [
-        f"{path}\0{file.etag}\0{file.size_bytes}"
-        for path, file in sorted(files.items())
+        f"{path}\0{files[path].etag}\0{files[path].size_bytes}"
+        for path in sorted(files)
     ]
     named += sorted(more)
     return hashlib.blake2b(
@@ -193,7 +199,7 @@ def hash_of(name: str, blocks: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def sha256_of(data: bytes) -> str:
+def sha256_of(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

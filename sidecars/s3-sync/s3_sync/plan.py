@@ -203,5 +203,7 @@ def without_clashes(
             "Rename one of them, or use a volume that distinguishes upper and lower case.",
         )
     files = {path: file for path, file in state.files.items() if path not in clashing}
-    skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
-    return state._replace(files=files, skipped=skipped)
+    return state._replace(
+        files=files,
+        skipped={**state.skipped, **{prefix + path: "name_clash" for path in clashing}},
+    )

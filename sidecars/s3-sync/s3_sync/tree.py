@@ -89,6 +89,7 @@ class Tree:
             tell what should be there.
         before: The files that consumers see instead, until this folder is shown: a
             successor gets a later time.
+        turn: Which part of the files was inspected last; 0 once in a round of all.
 
     Raises:
         OSError: From every method, if the file system fails; the files stay.
@@ -103,7 +104,7 @@ class Tree:
         self.journal: Journal | None = None
         self.is_lost = False
         self.before: Mapping[str, Held] = {}
-        self._turn = 0
+        self.turn = 0
 
     def read(self, name: str, lists: int, *, published: float) -> Tree:
         """
@@ -177,10 +178,10 @@ class Tree:
         """
         parts = math.ceil(len(self.files) / inspection.files)
         parts = min(parts, inspection.cycles) or 1
-        self._turn = (self._turn + 1) % parts
-        found = self._edited(itertools.islice(self.files, self._turn, None, parts))
+        self.turn = (self.turn + 1) % parts
+        found = self._edited(itertools.islice(self.files, self.turn, None, parts))
         # Folders in one part: the files of each part are in nearly all of them.
-        if not self._turn:
+        if not self.turn:
             found |= self._linked(self.files)
         if found <= self.damaged:
             return False

@@ -93,10 +93,11 @@ class InPlaceLayout:
                 )
         return tree
 
-    def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
+    def reuse(self, files: Files, tree: Tree, fence: Fence) -> list[str]:
         """
-        Do nothing: what is shown is there.
+        Return the paths that it lacks: the others are there.
         """
+        return not_held(files, files, tree.intact)
 
     def make_room(self, fence: Fence, build: Build | None = None) -> bool:
         """
@@ -127,8 +128,7 @@ class InPlaceLayout:
         tree = self.shown
         # In place there is nothing former to show instead: what is damaged goes, because
         # consumers would run it.
-        is_other = self.record.owner == "other"
-        wrong = set(tree.files if is_other else tree.damaged)
+        wrong = set(tree.files if self.record.owner == "other" else tree.damaged)
         for path in wrong.intersection(build.missing):
             # Nothing is ever deleted then: it stays, and is no longer ours.
             if self._settings.delete == "none":

@@ -224,17 +224,22 @@ class SnapshotLayout:
         self._build = tree
         return tree
 
-    def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
+    def reuse(self, files: Files, tree: Tree, fence: Fence) -> list[str]:
         """
-        Link what is shown already, and remove files of an earlier state.
+        Link what is shown already, and remove files of an earlier state; return the
+        paths that it still lacks.
         """
         # Removed before anything is linked: a folder may take the place of a file.
         for path, held in list(tree.files.items()):
             if path not in files or not is_held(held, files[path]):
                 tree.delete(path, fence)
         shown = self.shown.intact
-        same = [path for path, file in files.items() if is_held(shown.get(path), file)]
-        self._link(same, tree, fence)
+        self._link(
+            [path for path, file in files.items() if is_held(shown.get(path), file)],
+            tree,
+            fence,
+        )
+        return [path for path in files if path not in tree.files]
 
     def undo(self, fence: Fence) -> None:
         """

@@ -25,7 +25,11 @@ from tests.support.s3_sync.scripted import FILES, published
             {"S3_SYNC_EXCLUDE": "a*"},
             "1 skipped (reserved), 1 le",
         ),
-        (["dags/", "/dags/a.py", "Dags/a.py"], {}, "to sync: it has no keys, or only folders"),
+        (
+            ["dags/", "/dags/a.py", "Dags/a.py"],
+            {},
+            "to sync: it has no keys, or only folders",
+        ),
         ([f"dags/bundles/{'0' * 64}.zip"], {}, "1 skipped (release)"),
     ],
 )
