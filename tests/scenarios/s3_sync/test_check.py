@@ -242,7 +242,7 @@ def test_asks_the_daemon_beside_it_what_it_has_published(
 
     daemon.send_signal(signal.SIGSTOP)
     try:
-        assert "accepts connections" in check(3, port)
+        assert "but does not answer" in check(3, port)
     finally:
         daemon.send_signal(signal.SIGCONT)
     assert daemon.sync()["event"] == "cycle_finished"
