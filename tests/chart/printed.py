@@ -20,8 +20,9 @@ def command(choice: Choice) -> str:
     """
     Return the command that prints a combination.
     """
-    words = [f"{name}={word}" for name, word in choice.items() if word]
-    return " ".join(["make", "values", *words])
+    return " ".join(
+        ["make", "values", *[f"{name}={word}" for name, word in choice.items() if word]]
+    )
 
 
 def choice(command: str) -> Choice:

@@ -99,8 +99,13 @@ class Pod:
         """
         Return the JSON lines of a container's log.
         """
-        text = self.namespace.run("logs", self.name, f"--container={container}")
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [
+            json.loads(line)
+            for line in self.namespace.run(
+                "logs", self.name, f"--container={container}"
+            ).splitlines()
+            if line.startswith("{")
+        ]
 
 
 @dataclass(frozen=True)

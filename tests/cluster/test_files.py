@@ -84,10 +84,9 @@ def _see_tickets(some: list[Pod]) -> None:
             airflow = pod.spec["containers"][0]["name"]
 
             def has_one(pod: Pod = pod, airflow: str = airflow) -> bool:
-                said = pod.namespace.attempt(
+                return pod.namespace.attempt(
                     "exec", pod.name, f"--container={airflow}", "--", "kvno", SERVICE
-                )
-                return said.startswith(f"{SERVICE}@{REALM}: kvno = ")
+                ).startswith(f"{SERVICE}@{REALM}: kvno = ")
 
             assert pod.namespace.wait_until(has_one, f"{pod.name} has a ticket")
             assert f"{PRINCIPAL}@{REALM}" in pod.execute(airflow, "klist")

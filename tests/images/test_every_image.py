@@ -184,9 +184,14 @@ def test_contains_exactly_the_locked_packages(
         image.run("-c", LIST_DISTRIBUTIONS, entrypoint=EXPECTED[name].python)
     )
 
-    lock = (ROOT / f"requirements/{name}.txt").read_text()
     # for Windows
-    locked = {*re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)} - {"tzdata"}
+    locked = {
+        *re.findall(
+            r"^([a-z0-9.-]+)==",
+            (ROOT / f"requirements/{name}.txt").read_text(),
+            re.MULTILINE,
+        )
+    } - {"tzdata"}
     assert locked | {project["name"], "sidecar-runtime"} == {
         package.lower().replace("_", "-") for package in said
     }

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sync_perm.inside_airflow import OF_FAB
+from sync_perm.inside_airflow import OF_FAB, OF_FAB_SINCE_3
 
 
 class Site:
@@ -29,7 +29,7 @@ class Site:
         self._add("apache_airflow", version)
         if fab:
             self._add("apache_airflow_providers_fab", fab)
-            for name, file in OF_FAB.items():
+            for name, file in (OF_FAB | OF_FAB_SINCE_3).items():
                 path = self.packages / "airflow/providers/fab/auth_manager" / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a") as source:

@@ -30,6 +30,7 @@ from tests.sync_perm.site import Site
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
+APPLESS = "ApplessAirflowSecurityManager in ../www/security_appless.py"
 
 
 def find(site: Site, **environ: str) -> Installation:
@@ -141,6 +142,23 @@ def test_refuses_other_auth_managers(
 
     assert said.startswith(f"{MANAGER}={manager!r}")
     assert word in said
+
+
+@pytest.mark.parametrize(
+    ("version", "unfit"),
+    [
+        ("2.11.2", ""),  # which has its own
+        ("3.3.2", f"needs {APPLESS} of the FAB provider"),
+    ],
+)
+def test_asks_for_the_security_manager_where_it_is_fabs(
+    tmp_path: Path, version: str, unfit: str
+) -> None:
+    site = Site(tmp_path, version)
+    file = site.packages / "airflow/providers/fab/www/security_appless.py"
+    file.write_text("")
+
+    assert unfit == find(site).unfit
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from tests.sync_perm.site import Site
 
 
 def test_problems_of_all_parts_are_reported_together(tmp_path: Path) -> None:
-    site = Site(tmp_path, fab="")
 
-    environ = site.environment(INTERVAL="soon", SYNC_PERM_INCLUDE_DAG="false")
+    environ = Site(tmp_path, fab="").environment(
+        INTERVAL="soon", SYNC_PERM_INCLUDE_DAG="false"
+    )
     with pytest.raises(SettingsError) as caught:
         read_all(environ, str(tmp_path))
 

@@ -27,8 +27,9 @@ FULL = {"a": "DiskFull", "b": "DiskFull"}
 
 
 def look(*items: Item, general: frozenset[Any] = frozenset()) -> Look:
-    found = Difference(frozenset(items), {}, len(items))
-    return Look(tables(), general, found, is_written=True)
+    return Look(
+        tables(), general, Difference(frozenset(items), {}, len(items)), is_written=True
+    )
 
 
 def memory(**known: Any) -> Memory:

@@ -82,6 +82,7 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
         ("roles:\n a: {}\n a: {}", "3: roles.a: occurs twice"),
         ("roles:\n no: {}", "2: roles: is not text; put it in quotes"),
         ("roles:\n '': {}", "2: roles.: a role name has 1 to 64 characters"),
+        ('roles: {"a\\0": {}}', "a role name has 1 to 64 characters"),
         ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is not a mapping with id"),
         (
             "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",

@@ -104,8 +104,15 @@ def find_installation(config: AirflowConfig, folder: str) -> Installation:
     elif release_of(version) < OLDEST:
         said = f"leads to Airflow {version}; upgrade it to 2.11 or later"
     elif problem:
-        manager = config.value("core", "auth_manager")
-        raise SettingsError([Problem("AIRFLOW__CORE__AUTH_MANAGER", manager, problem)])
+        raise SettingsError(
+            [
+                Problem(
+                    "AIRFLOW__CORE__AUTH_MANAGER",
+                    config.value("core", "auth_manager"),
+                    problem,
+                )
+            ]
+        )
     else:
         return Installation(command=path, python=python, **told)
     raise SettingsError([Problem("PATH", where, said)])
@@ -116,8 +123,11 @@ def outer_path(environ: Mapping[str, str]) -> str:
     Return PATH without the sidecar's own virtual environment.
     """
     ours = os.path.dirname(sys.executable)
-    folders = environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(folder for folder in folders if folder != ours)
+    return os.pathsep.join(
+        folder
+        for folder in environ.get("PATH", os.defpath).split(os.pathsep)
+        if folder != ours
+    )
 
 
 def _python_of(path: str, where: str) -> str:

@@ -160,8 +160,16 @@ def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow)
         why=found.unfit,
     )
     metrics = PermMetrics(is_read=not settings.one_shot)
-    target = "roles and DAG permissions" if reader.include_dags else "roles"
-    about = About("sync-perm", __version__, where, target)
+    about = About(
+        "sync-perm",
+        __version__,
+        where,
+        "roles and DAG permissions" if reader.include_dags else "roles",
+    )
     status = Status(metrics, airflow=found.version, database=where, mode=mode)
-    sidecar = SyncPerm(settings.timeout_seconds, source, airflow, reader, status)
-    return run_daemon(sidecar, settings, about, metrics)
+    return run_daemon(
+        SyncPerm(settings.timeout_seconds, source, airflow, reader, status),
+        settings,
+        about,
+        metrics,
+    )

@@ -236,8 +236,9 @@ def find_unasked(tables: Tables, asked: Grants, own: Collection[str]) -> Iterato
         is_ruled = role in own
         if not is_ruled and role not in asked:
             yield Item("unasked", "", (role,))
-        known = asked.get(role, frozenset())
-        for action, resource in tables.grants[role] - known - {WEBSITE}:
+        for action, resource in (
+            tables.grants[role] - asked.get(role, frozenset()) - {WEBSITE}
+        ):
             is_left = not is_ruled
             for prefix in filter(resource.startswith, PREFIXES):
                 is_left = tables.dags.get(resource.removeprefix(prefix)) is None

@@ -244,8 +244,14 @@ def _wait(connection: Any) -> None:
         TimeoutError: It was silent for too long; psycopg2 closes the connection.
     """
     while state := connection.poll():
-        writes = [connection] if state == extensions.POLL_WRITE else []
-        if not any(select([connection], writes, [], ANSWER_SECONDS)):
+        if not any(
+            select(
+                [connection],
+                [connection] if state == extensions.POLL_WRITE else [],
+                [],
+                ANSWER_SECONDS,
+            )
+        ):
             raise TimeoutError(
                 "timed out: the server is connected, and answers nothing"
             )

@@ -82,11 +82,14 @@ FAB_PROVIDER = "apache-airflow-providers-fab"
 OF_FAB = {
     "get_application_builder": "cli_commands/utils.py",
     "FabAirflowSecurityManagerOverride": "security_manager/override.py",
+    "add_role": "security_manager/override.py",
+    "create_permission": "security_manager/override.py",
     "find_role": "security_manager/override.py",
-    "get_resource": "security_manager/override.py",
     "sync_roles": "security_manager/override.py",
     "sync_perm_for_dag": "security_manager/override.py",
 }
+# In Airflow 2, it is Airflow's own.
+OF_FAB_SINCE_3 = {"ApplessAirflowSecurityManager": "../www/security_appless.py"}
 OVERRIDE = (
     "airflow.providers.fab.auth_manager.security_manager.override."
     "FabAirflowSecurityManagerOverride"
@@ -126,7 +129,7 @@ def inspect() -> Told:
     return {
         "version": version,
         "fab": fab,
-        "lacks": find_lacking() if fab else "",
+        "lacks": find_lacking(release) if fab else "",
         "local_settings": local_settings,
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
@@ -140,13 +143,13 @@ def version_of(distribution: str) -> str:
         return ""
 
 
-def find_lacking() -> str:
+def find_lacking(release: tuple[int, ...]) -> str:
     """
     Return what ``work`` calls, and this FAB provider does not define; empty if it has
     all of it. Its files are read, because to import them takes seconds.
     """
     fab = metadata.distribution(FAB_PROVIDER)
-    for name, file in OF_FAB.items():
+    for name, file in (OF_FAB | (OF_FAB_SINCE_3 if release >= (3,) else {})).items():
         # relative to the folder of its metadata
         path = f"../airflow/providers/fab/auth_manager/{file}"
         if f"{name}(" not in (fab.read_text(path) or ""):
@@ -301,7 +304,7 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
     config = imported("flask.Config")
     load = config.from_pyfile
     config.from_pyfile = lambda self, name, **_: (
-        os.path.isfile(os.path.join(self.root_path, name)) and load(self, name)
+        os.path.exists(os.path.join(self.root_path, name)) and load(self, name)
     )
     with imported(BUILDER)() as appbuilder:
         errors.begin()
@@ -310,8 +313,14 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
         own += imported("airflow.configuration.conf").getjson(
             "fab", "custom_roles", fallback={}
         )
-        known = {one["role"]: list(one["perms"]) for one in manager.ROLE_CONFIGS}
-        answer({"defined": {**dict.fromkeys(own, ()), **known}})
+        answer(
+            {
+                "defined": {
+                    **dict.fromkeys(own, ()),
+                    **{one["role"]: list(one["perms"]) for one in manager.ROLE_CONFIGS},
+                }
+            }
+        )
         if is_written:
             appbuilder.add_permissions(update_perms=True)
             manager.sync_roles()
@@ -344,15 +353,22 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     Sync one DAG, unless it was deleted since the plan was made.
     """
     # FAB compares each grant with all that its role has, which takes hours with thousands
-    # of DAGs. On a new one, nobody has a grant.
-    is_new = manager.get_resource(f"DAG:{dag_id}") is None
-    for role in [one for one in session if isinstance(one, manager.role_model)]:
-        if is_new:
+    # of DAGs. Where nobody has one on this DAG, the others are of no use.
+    model = manager.role_model
+    has_grants = (
+        session.query(model.id)
+        .join(model.permissions)
+        .join(manager.permission_model.resource)
+        .filter(manager.resource_model.name.in_([f"DAG:{dag_id}", f"DAG Run:{dag_id}"]))
+        .first()
+    )
+    for role in [one for one in session if isinstance(one, model)]:
+        if has_grants:
+            session.expire(role)
+        else:
             imported("sqlalchemy.orm.attributes.set_committed_value")(
                 role, "permissions", []
             )
-        else:
-            session.expire(role)
     row = imported("airflow.models.serialized_dag.SerializedDagModel").get(
         dag_id, session=session
     )
@@ -360,10 +376,12 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
         return
     dag = row.data["dag"]
     access = dag.get("_access_control", dag.get("access_control"))
-    deserialize = imported(
-        "airflow.serialization.serialized_objects.BaseSerialization"
-    ).deserialize
-    manager.sync_perm_for_dag(dag_id, deserialize(access))
+    manager.sync_perm_for_dag(
+        dag_id,
+        imported(
+            "airflow.serialization.serialized_objects.BaseSerialization"
+        ).deserialize(access),
+    )
 
 
 def work(task: Told, answer: Answer) -> None:

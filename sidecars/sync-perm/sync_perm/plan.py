@@ -96,13 +96,19 @@ def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
     if not (dags or given or roles):
         return Done(memory.held_until if memory.held else float("inf"))
     if now < memory.next_at:
-        undone = failure("permissions_differ", "another process undoes what is written")
-        return Wait(memory.next_at, memory.error or undone)
+        return Wait(
+            memory.next_at,
+            memory.error
+            or failure("permissions_differ", "another process undoes what is written"),
+        )
     # What a pass could not fix, or ended in, comes last, so that it keeps no other DAG
     # waiting.
     doubted = {item.dag_id for item in memory.doubted}
-    order = sorted(dags, key=lambda one: (one in doubted, one))
-    return Work(roles, order, given[:MOST_FILE_ROWS])
+    return Work(
+        roles,
+        sorted(dags, key=lambda one: (one in doubted, one)),
+        given[:MOST_FILE_ROWS],
+    )
 
 
 def forget_fixed(memory: Memory, look: Look) -> None:
@@ -144,8 +150,11 @@ def learn(
     if report.error is None:
         rows = written(before, after)
         # What only this pass has let us compare, such as the roles file, was not its work.
-        left = before.difference.items & after.difference.items
-        if left and not rows and isinstance(decide(after, memory, now), Work):
+        if (
+            (before.difference.items & after.difference.items)
+            and not rows
+            and isinstance(decide(after, memory, now), Work)
+        ):
             said = (f"{name}: {text}" for name, text in report.tried.items() if text)
             memory.error = failure(
                 "pass_failed",

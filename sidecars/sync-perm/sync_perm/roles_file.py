@@ -214,8 +214,10 @@ def parse(data: bytes) -> Document:
                 raise yaml.MarkedYAMLError(None, None, TANGLED, event.start_mark)  # type: ignore[arg-type]
         root = yaml.compose(data, yaml.CSafeLoader) or yaml.ScalarNode("", "")
         found = read(root, SHAPE, whole).value or {}
-        given = found.get("roles", Read(None, whole)).value or {}
-        roles = {name: _role(name, *one) for name, one in given.items()}
+        roles = {
+            name: _role(name, *one)
+            for name, one in (found.get("roles", Read(None, whole)).value or {}).items()
+        }
         for role in roles.values():
             for base in role.bases.keys() - roles.keys() - set(DEFAULT_ROLES):
                 role.bases[base].refuse(
@@ -244,8 +246,12 @@ def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
             )
     parts = {key: one.value or [] for key, one in (found or {}).items()}
     bases, permissions = (dict(parts.get(key, [])) for key in ("from", "permissions"))
-    selections = (_selection(*one) for one in parts.get("dags", []))
-    return Role(where, bases, permissions, tuple(filter(None, selections)))
+    return Role(
+        where,
+        bases,
+        permissions,
+        tuple(filter(None, (_selection(*one) for one in parts.get("dags", [])))),
+    )
 
 
 def _selection(found: Mapping[str, Read], where: Where) -> Selection | None:
@@ -522,8 +528,10 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
         if held is None:
             items.add(Item("file_role", "", (role,)))
             wanted.add(WEBSITE)
-        missing = wanted - (held or frozenset())
-        items |= {Item("file_grant", "", (role, *one)) for one in missing}
+        items |= {
+            Item("file_grant", "", (role, *one))
+            for one in wanted - (held or frozenset())
+        }
         asked[role] = wanted
         size += len(wanted) + (held is None)
     notes = []

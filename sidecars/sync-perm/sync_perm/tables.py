@@ -171,8 +171,9 @@ class Reader:
             for table, names in columns.items()
         )
         rows = database.rows(f"SELECT * FROM {', '.join(each)}")
-        revision = self.file.revision if self.file else ""
-        return hashlib.sha256(repr([*rows, revision]).encode()).hexdigest()[:12]
+        return hashlib.sha256(
+            repr([*rows, self.file.revision if self.file else ""]).encode()
+        ).hexdigest()[:12]
 
     def look(self, database: Database, defined: Defined | None) -> Look:
         """
@@ -232,8 +233,9 @@ class Reader:
         pairs = {n: (intern(a), intern(r)) for n, a, r in rows if None not in (a, r)}
         resources = database.rows("SELECT name FROM {in}ab_view_menu")
         grants: dict[str, set[Permission]] = {role: set() for role in roles.values()}
-        query = "SELECT permission_view_id, role_id FROM {in}ab_permission_view_role"
-        for number, holder in database.rows(query):
+        for number, holder in database.rows(
+            "SELECT permission_view_id, role_id FROM {in}ab_permission_view_role"
+        ):
             if number in pairs and holder in roles:
                 grants[roles[holder]].add(pairs[number])
         named = {

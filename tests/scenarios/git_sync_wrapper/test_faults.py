@@ -245,9 +245,13 @@ def test_each_fault_has_its_reason(
 def test_a_hook_that_fails_in_a_one_shot_ends_it_as_in_git_sync(
     here: GitSite, reason: str, said: str, situation: Situation
 ) -> None:
-    wrapper = here.wrapper("--one-time", **situation(here), GITSYNC_MAX_FAILURES="0")
 
-    check(wrapper, reason, said, 1)
+    check(
+        here.wrapper("--one-time", **situation(here), GITSYNC_MAX_FAILURES="0"),
+        reason,
+        said,
+        1,
+    )
     assert here.repository.head() == here.shown()
 
 

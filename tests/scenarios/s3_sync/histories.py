@@ -154,8 +154,12 @@ class History:
 
     def _overwrite(self) -> None:
         if key := self._some_key():
-            size = self._random.choice((None, len(self.bucket.objects[key])))
-            self._put(key, self._content(size))
+            self._put(
+                key,
+                self._content(
+                    self._random.choice((None, len(self.bucket.objects[key])))
+                ),
+            )
 
     def _delete(self) -> None:
         if key := self._some_key():

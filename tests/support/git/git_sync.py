@@ -167,8 +167,9 @@ class GitSite:
         may end with a number; empty if none.
         """
         with suppress(OSError):
-            name = Path(os.readlink(self.link)).name if self.link.is_dir() else ""
-            return name.partition(".")[0]
+            return (
+                Path(os.readlink(self.link)).name if self.link.is_dir() else ""
+            ).partition(".")[0]
         return ""
 
     def files(self) -> Bodies:

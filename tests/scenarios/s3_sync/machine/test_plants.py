@@ -55,8 +55,7 @@ def heal(daemon: Daemon, files: Bodies, planted: set[str]) -> None:
     """
     for _ in range(len(planted) + 6):
         error = str(daemon.sync().get("error", ""))
-        is_good = not error and daemon.is_ready()
-        if is_good and files == consumed(daemon.target):
+        if (not error and daemon.is_ready()) and files == consumed(daemon.target):
             return
         named = [name for name in planted if os.path.basename(name) in error]
         if named:
