@@ -76,10 +76,14 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
     ]
     samples = defaultdict[str, list[object]](list)
     asked: list[list[object]] = []
-    settings = {**SNAPSHOT, "S3_SYNC_GATE": "syntax"}
     with s3:
         s3.put_all(FILES | MANY, "dags/")
-        daemon = daemon_for(s3, tmp_path / "dags", interval="0.1", settings=settings)
+        daemon = daemon_for(
+            s3,
+            tmp_path / "dags",
+            interval="0.1",
+            settings={**SNAPSHOT, "S3_SYNC_GATE": "syntax"},
+        )
         with daemon:
             daemon.wait_until_synced()
             for alert, reason, fail, repair in faults:

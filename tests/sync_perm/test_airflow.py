@@ -155,8 +155,7 @@ def test_asks_for_the_security_manager_where_it_is_fabs(
     tmp_path: Path, version: str, unfit: str
 ) -> None:
     site = Site(tmp_path, version)
-    file = site.packages / "airflow/providers/fab/www/security_appless.py"
-    file.write_text("")
+    (site.packages / "airflow/providers/fab/www/security_appless.py").write_text("")
 
     assert unfit == find(site).unfit
 

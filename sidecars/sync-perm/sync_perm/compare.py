@@ -178,9 +178,12 @@ class Difference(NamedTuple):
         """
         Return it without the rows that passes did not fix: their DAGs and roles fail.
         """
-        failing = {one.name: Failure("not_fixed", held[one]) for one in held}
         return self._replace(
-            items=self.items - held.keys(), failing={**failing, **self.failing}
+            items=self.items - held.keys(),
+            failing={
+                **{one.name: Failure("not_fixed", held[one]) for one in held},
+                **self.failing,
+            },
         )
 
 
@@ -273,11 +276,18 @@ def without_dags(found: Difference) -> Difference:
     """
     if "name_reserved" not in {one.reason for one in found.failing.values()}:
         return found
-    waiting = dict.fromkeys(
-        (item.dag_id for item in found.items),
-        Failure("name_reserved", "Airflow would sync a DAG with a reserved id, too"),
+    return found._replace(
+        items=frozenset(),
+        failing={
+            **dict.fromkeys(
+                (item.dag_id for item in found.items),
+                Failure(
+                    "name_reserved", "Airflow would sync a DAG with a reserved id, too"
+                ),
+            ),
+            **found.failing,
+        },
     )
-    return found._replace(items=frozenset(), failing={**waiting, **found.failing})
 
 
 def changed_grants(before: Grants, after: Grants) -> list[str]:

@@ -163,8 +163,13 @@ class Session:
         counts = {"rows_written": count} if count else {}
         # Another process undoes what passes write, or this pause began earlier.
         if isinstance(self._left, Wait):
-            until = time.time() + self._left.until - time.monotonic()
-            return Outcome("waiting", self._seen, counts, self._left.why, until)
+            return Outcome(
+                "waiting",
+                self._seen,
+                counts,
+                self._left.why,
+                time.time() + self._left.until - time.monotonic(),
+            )
         # Nothing is left, or only what two passes could not fix.
         file = self._of.reader.file
         problem = (file and file.problem) or self._of.status.readiness.problem

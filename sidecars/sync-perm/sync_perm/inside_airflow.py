@@ -151,8 +151,9 @@ def find_lacking(release: tuple[int, ...]) -> str:
     fab = metadata.distribution(FAB_PROVIDER)
     for name, file in (OF_FAB | (OF_FAB_SINCE_3 if release >= (3,) else {})).items():
         # relative to the folder of its metadata
-        path = f"../airflow/providers/fab/auth_manager/{file}"
-        if f"{name}(" not in (fab.read_text(path) or ""):
+        if f"{name}(" not in (
+            fab.read_text(f"../airflow/providers/fab/auth_manager/{file}") or ""
+        ):
             return f"{name} in {file}"
     return ""
 
@@ -229,8 +230,9 @@ def connection() -> Told:
     if conf.has_option("database", "sql_alchemy_connect_args"):
         options |= conf.getimport("database", "sql_alchemy_connect_args") or {}
     foreign = [
-        f"the connect listener {one.__module__}.{getattr(one, '__name__', one)}"
-        for one in engine.pool.dispatch.connect
+        f"the {event} listener {one.__module__}.{getattr(one, '__name__', one)}"
+        for event in ("connect", "first_connect", "checkout")
+        for one in getattr(engine.pool.dispatch, event)
         if not one.__module__.startswith(OURS)
     ]
     if not driver:

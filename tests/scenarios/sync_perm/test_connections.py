@@ -115,6 +115,10 @@ def test_a_token_that_airflow_local_settings_hands_out_is_asked_for_at_each_conn
             "connection_foreign: {0} uses the connect listener airflow_local_settings.set_role",
         ),
         (
+            LISTENER.replace('connect"', 'checkout"'),
+            "connection_foreign: {0} uses the checkout listener airflow_local_settings.set_role",
+        ),
+        (
             "import os\ncreation = {'creator': lambda: os.environ['x://u:T0ken@h']}",
             "config_failed: {1}:2: KeyError: 'x://u:***@h'",
         ),
