@@ -111,8 +111,10 @@ def volume_complaints(pod: Values) -> Iterator[str]:
         yield from _twice(
             name, [variable["name"] for variable in container.get("env") or []]
         )
-        without = {mount["name"] for mount in mounts} - set(names)
-        yield from (f"{name}: no volume {one}" for one in without)
+        yield from (
+            f"{name}: no volume {one}"
+            for one in ({mount["name"] for mount in mounts} - set(names))
+        )
     yield from _twice(
         "containers", [container["name"] for container in containers(pod)]
     )

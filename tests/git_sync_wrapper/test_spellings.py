@@ -146,8 +146,7 @@ def kind(name: str, spelling: str) -> str:
         return "float"
     if spelling in ("--timeout", "GIT_SYNC_TIMEOUT"):
         return "int"
-    default = getattr(Options(), name.replace("-", "_"))
-    if isinstance(default, bool):
+    if isinstance(getattr(Options(), name.replace("-", "_")), bool):
         return "bool"
     if re.search("period|timeout|backoff", name):
         return "duration"

@@ -57,8 +57,10 @@ class Image:
         """
         The size that the image adds to its base, for the benchmarks.
         """
-        base = Image(self.tool, self.labels()["base.name"])
-        size: int = self.inspect()["Size"] - base.inspect()["Size"]
+        size: int = (
+            self.inspect()["Size"]
+            - Image(self.tool, self.labels()["base.name"]).inspect()["Size"]
+        )
         return size
 
     def run(self, *arguments: str, entrypoint: str | None = None) -> str:

@@ -59,8 +59,7 @@ class Trial:
                 failed = copy.run(
                     [*tests, *(f"--deselect={name}" for name in left_out)]
                 )
-            again = [failed] if "::" in failed else [*tests]
-            if not failed or not copy.run(again):
+            if not failed or not copy.run([failed] if "::" in failed else [*tests]):
                 return failed
             if "::" not in failed or failed in left_out:
                 raise SystemExit(f"{' '.join(tests)} fails without a fault: {failed}")

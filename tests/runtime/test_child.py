@@ -126,8 +126,10 @@ def test_an_orphan_of_a_child_is_killed_and_reaped() -> None:
     Each child runs in its own session, so its orphan is killed with its process group.
     What has left that session is reaped once it has ended.
     """
-    can = shutil.which("unshare") and os.getuid() == 0
-    if not can or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
+    if (
+        not (shutil.which("unshare") and os.getuid() == 0)
+        or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode
+    ):
         pytest.skip(
             "a process namespace needs root, and a kernel or container that lets it"
         )
